@@ -19,7 +19,6 @@ var (
 	NotCanonical  = NewReason("wire.not_canonical", Reject)
 	BadUTF8       = NewReason("wire.bad_utf8", Reject)
 	BadWireType   = NewReason("wire.bad_wire_type", Reject)
-	MissingField  = NewReason("wire.missing_field", Reject)
 	BadEnum       = NewReason("wire.bad_enum", Reject)
 	TrailingBytes = NewReason("wire.trailing_bytes", Reject)
 )
