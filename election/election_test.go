@@ -1,0 +1,158 @@
+package election
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"grapevine/wire"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestModeOf(t *testing.T) {
+	for _, c := range []struct {
+		use, org bool
+		want     Mode
+		err      error
+	}{
+		{false, false, Standby, nil},
+		{false, true, Static, nil},
+		{true, false, Dynamic, nil},
+		{true, true, Standby, ErrBothFlags}, // CF6
+	} {
+		m, err := ModeOf(c.use, c.org)
+		require.ErrorIs(t, err, c.err)
+		require.Equal(t, c.want, m)
+	}
+}
+
+func TestDynamicIsRefusedWithACode(t *testing.T) {
+	_, err := New(Dynamic)
+	require.ErrorIs(t, err, ErrDynamic)
+	require.Equal(t, "election.dynamic_not_built", wire.ReasonOf(err).Code())
+	_, err = New(Mode(7))
+	require.ErrorContains(t, err, "mode 7")
+	require.Equal(t, "unknown", Mode(7).String())
+}
+
+func TestStandbyNeverLeads(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := New(Standby)
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		err = e.Run(ctx, func(context.Context) { t.Error("a standby peer leads") })
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.False(t, e.Leading())
+		require.Equal(t, Standby, e.Mode())
+	})
+}
+
+func TestStaticLeadsUntilTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := New(Static)
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		terms, over := 0, false
+		err = e.Run(ctx, func(term context.Context) {
+			terms++
+			require.True(t, e.Leading())
+			<-term.Done()
+			time.Sleep(time.Second) // closing what it holds takes a while: Run waits
+			over = true
+		})
+		require.ErrorIs(t, err, context.DeadlineExceeded)
+		require.Equal(t, 1, terms)
+		require.True(t, over, "Run returned before lead did")
+		require.False(t, e.Leading())
+	})
+}
+
+func TestStaticStartsAgainWithGrowingPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := New(Static)
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		var starts []time.Time
+		require.ErrorIs(t, e.Run(ctx, func(context.Context) { starts = append(starts, time.Now()) }), context.DeadlineExceeded)
+		require.Greater(t, len(starts), 50, "gave up")
+		for i := 1; i < len(starts); i++ {
+			gap := starts[i].Sub(starts[i-1])
+			require.Positive(t, gap, "no pause")
+			require.LessOrEqual(t, gap, lastPause)
+		}
+		require.Less(t, starts[1].Sub(starts[0]), time.Second, "the first pause is long")
+	})
+}
+
+func TestAPauseIsForgottenOnceALeadLasted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := New(Static)
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		n := 0
+		var ended time.Time
+		require.ErrorIs(t, e.Run(ctx, func(context.Context) {
+			if n++; n == 20 {
+				time.Sleep(settled)
+				ended = time.Now()
+			}
+			if n == 21 {
+				require.Less(t, time.Since(ended), time.Second)
+				cancel()
+			}
+		}), context.Canceled)
+	})
+}
+
+func TestRunOnceAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := New(Standby)
+		require.NoError(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- e.Run(ctx, nil) }()
+		synctest.Wait()
+		require.ErrorIs(t, e.Run(ctx, nil), ErrRunning)
+		cancel()
+		require.ErrorIs(t, <-done, context.Canceled)
+		require.ErrorIs(t, e.Run(ctx, nil), context.Canceled, "run again after the end")
+	})
+}
+
+// Stop before the first term, and a thousand flaps: no leak, never two terms at
+// once.
+func TestFlap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, err := New(Static)
+		require.NoError(t, err)
+		live := 0
+		for i := range 1000 {
+			ctx, cancel := context.WithCancel(t.Context())
+			if i%3 == 0 {
+				cancel()
+			}
+			done := make(chan error, 1)
+			go func() {
+				done <- e.Run(ctx, func(term context.Context) {
+					live++
+					require.Equal(t, 1, live)
+					<-term.Done()
+					live--
+				})
+			}()
+			synctest.Wait()
+			cancel()
+			require.ErrorIs(t, <-done, context.Canceled)
+		}
+		require.Zero(t, live)
+	})
+}
