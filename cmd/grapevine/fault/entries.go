@@ -1,0 +1,103 @@
+package fault
+
+// entries is the registry: every code there is. A number, once given, is never
+// given again, not even after its code has gone.
+var entries = []Entry{
+	// API: the command line itself.
+	{Usage, "wrong usage", "an unknown command, flag or argument", nil, ExitUsage, []string{"cli.usage"}},
+	{BadFile, "the file cannot be used", "it is missing, a folder, unreadable, empty or too large", []string{"name a regular, readable file"}, ExitFailed, []string{"cli.bad_file"}},
+	{BadNumber, "not a block number", "a block number is 0 or more, or oldest, or newest", []string{"give a number, oldest or newest"}, ExitUsage, []string{"cli.bad_number"}},
+	{Interrupted, "interrupted", "a signal ended the command", nil, ExitInterrupted, []string{"cli.interrupted"}},
+	{StdoutGone, "standard output is closed", "the reader of the output went away", nil, ExitFailed, []string{"cli.stdout_closed"}},
+	{TimedOut, "timed out waiting", "the condition did not come true in time", []string{"wait longer with --timeout"}, ExitTimeout, []string{"cli.timeout"}},
+	{NotFound, "not found", "", nil, ExitFailed, []string{"ledger.not_found", "cli.not_found"}},
+	{NotHere, "this build cannot do that yet", "", nil, ExitFailed, []string{"cli.not_built"}},
+	{Internal, "unexpected failure", "", nil, ExitFailed, nil},
+
+	// CFG: configuration and data folder.
+	{Unreadable, "a named file cannot be read", "", []string{"check the path and its permissions"}, ExitConfig, []string{"config.unreadable"}},
+	{BadYAML, "the file is not the YAML expected here", "", []string{"indent with spaces, write UTF-8, use no merge keys"}, ExitConfig, []string{"config.yaml"}},
+	{UnknownKey, "unknown key or variable", "a misspelt name has no effect", []string{"correct or remove it"}, ExitConfig, []string{"config.unknown_key"}},
+	{WrongType, "wrong type or out of range", "", nil, ExitConfig, []string{"config.type", "config.environment"}},
+	{DuplicateKey, "a key is given twice in one file", "keys match without regard to case", []string{"remove one of the two"}, ExitConfig, []string{"config.duplicate_key"}},
+	{Contradiction, "two values contradict each other", "", nil, ExitConfig, []string{"config.contradiction"}},
+	{BadBootstrap, "a bootstrap entry is of no use", "it names this peer itself, or stands there twice", []string{"name other peers of the own organisation"}, ExitConfig, []string{"config.bootstrap"}},
+	{NoExternal, "this peer is invisible to other organisations", "peer.gossip.externalEndpoint is not set", []string{"set peer.gossip.externalEndpoint to an address that other organisations can dial"}, ExitConfig, []string{"config.no_external_endpoint"}},
+	{BadPort, "an address cannot be listened on", "the port is in use, needs privileges, or the address isn't this machine's", []string{"choose another address or port; 0 takes a free one"}, ExitConfig, []string{"config.port"}},
+	{BadDuration, "a duration needs a unit", "Fabric reads a bare 10 as 10 nanoseconds", []string{"write the unit: 10s, 500ms, 2m"}, ExitConfig, []string{"config.duration"}},
+	{BothLeader, "peer.gossip.useLeaderElection and peer.gossip.orgLeader are both true", "a Fabric peer starts with this, then panics when it joins a channel", []string{"dynamic election: ORGLEADER=false · static leader: USELEADERELECTION=false · standby: both false"}, ExitConfig, []string{"config.both_leader_flags"}},
+	{SkipVerify, "peer.gossip.skipBlockVerification is true", "blocks are always verified", []string{"remove the key"}, ExitConfig, []string{"config.skip_verification"}},
+	{ZeroDefault, "zero or negative: the default is used", "Fabric silently takes its default here", []string{"remove the key, or give a positive value"}, ExitConfig, []string{"config.zero_default"}},
+	{PullTooShort, "peer.gossip.pullInterval is not above digestWaitTime + responseWaitTime", "a pull would begin before the last one has ended", []string{"raise pullInterval, or lower the two waits"}, ExitConfig, []string{"config.pull_interval"}},
+	{CannotFollow, "dynamic election with block gossip and state transfer both off", "a follower could never get a block", []string{"set peer.deliveryclient.blockGossipEnabled or peer.gossip.state.enabled to true"}, ExitConfig, []string{"config.cannot_follow"}},
+	{NoRepair, "state transfer is off on a peer that isn't a static leader", "one missed block is never repaired", []string{"set peer.gossip.state.enabled to true"}, ExitConfig, []string{"config.no_repair"}},
+	{BackoffCapped, "peer.deliveryclient.reConnectBackoffThreshold is capped at 10s", "Fabric's sample says an hour; a peer would sleep through an orderer's return", []string{"set it to 10s or less"}, ExitConfig, []string{"config.backoff_capped"}},
+	{ForeignStore, "the data folder belongs to something else", "another node, another network, or a newer format; it was left untouched", []string{"name another folder in peer.fileSystemPath, or use the program that made it"}, ExitConfig, []string{"config.foreign_store", "ledger.foreign_store"}},
+	{FewFiles, "few open files are allowed", "limits above RLIMIT_NOFILE were lowered", []string{"raise it: ulimit -n 65536"}, ExitConfig, []string{"config.nofile"}},
+	{ClockOff, "this machine's clock is more than 30 s off", "", []string{"synchronise the clock"}, ExitConfig, []string{"config.clock"}},
+	{StoreLocked, "another process holds the data folder", "two nodes cannot share one folder", []string{"stop the other process, or name another folder"}, ExitConfig, []string{"ledger.locked"}},
+	{NoIdentity, "no MSP ID is configured", "a node needs an identity", []string{"set peer.localMspId and peer.mspConfigPath (General.LocalMSPID and General.LocalMSPDir for an orderer)"}, ExitConfig, []string{"config.no_identity"}},
+	{SpreadOff, "the configuration turns block dissemination off", "Fabric's own samples do: static leaders since 2.2, no block gossip since 3.0", []string{"set peer.deliveryclient.blockGossipEnabled and peer.gossip.state.enabled to true"}, ExitConfig, []string{"config.spread_off"}},
+	{UnusedKey, "a Fabric key without meaning here", "", nil, ExitConfig, []string{"config.unused_key"}},
+
+	// MSP: organisations and their rules.
+	{"MSP001", "the MSP folder cannot be used", "a folder it needs is missing or empty", []string{"see what it holds: grapevine msp inspect DIR"}, ExitIdentity, []string{"config.msp_folder"}},
+	{"MSP002", "the MSP refuses this identity", "", []string{"see why: grapevine msp verify DIR --cert FILE"}, ExitIdentity, []string{"msp."}},
+	{"MSP003", "the MSP is not known here", "", nil, ExitIdentity, []string{"msp.unknown", "msp.wrong_msp", "node.unknown_msp"}},
+	{"MSP004", "a policy is not satisfied", "", nil, ExitIdentity, []string{"msp.policy", "msp.policy_missing", "msp.policy_unsatisfied"}},
+	{"MSP005", "a certificate revocation list cannot be used", "", nil, ExitIdentity, []string{"msp.crl_invalid", "msp.crl_too_large"}},
+	{"MSP006", "a certificate revocation list is out of date", "its revocations still apply", []string{"fetch a fresh list from the certificate authority"}, ExitIdentity, []string{"msp.crl_stale"}},
+
+	// CERT: certificates and keys.
+	{WrongPEM, "the file holds a private key where a certificate is expected", "", []string{"name the certificate; keep the key where only its owner reads it"}, ExitIdentity, []string{"cli.wrong_pem"}},
+	{"CERT002", "no key fits the certificate", "the keystore's keys belong to other certificates", []string{"put the certificate's own key into keystore"}, ExitIdentity, []string{"config.key_mismatch"}},
+	{"CERT003", "a private key is readable by others", "", []string{"chmod 600 the key file"}, ExitIdentity, []string{"config.key_readable"}},
+	{"CERT004", "the certificate is expired or not yet valid", "", []string{"renew the certificate; check the clock"}, ExitIdentity, []string{"msp.expired", "msp.not_yet_valid"}},
+	{"CERT005", "the certificate is revoked", "", []string{"issue a new one: grapevine ca issue NAME"}, ExitIdentity, []string{"msp.revoked", "msp.revoked_issuer"}},
+	{"CERT006", "the certificate cannot be read", "", nil, ExitIdentity, []string{"msp.not_der", "msp.bad_pem"}},
+	{"CERT007", "a certificate expires soon", "", nil, ExitCheck, nil},
+
+	// NET: addresses, connections, the wire.
+	{Unreachable, "no answer", "", nil, ExitUnreachable, []string{"cli.unreachable"}},
+	{"NET002", "the other side's certificate is signed by an unknown CA", "", nil, ExitUnreachable, nil},
+	{"NET005", "others cannot dial our external endpoint", "", nil, ExitCheck, nil},
+	{"NET010", "a message breaks the wire's rules", "", nil, ExitFailed, []string{"wire."}},
+	{"NET011", "the other host shows no valid binding", "", nil, ExitIdentity, []string{"node."}},
+
+	// GOS: the network of peers.
+	{"GOS001", "dynamic leader election is not built yet", "", []string{"name static leaders: peer.gossip.useLeaderElection=false and peer.gossip.orgLeader=true on at least one peer of the organisation"}, ExitConfig, []string{"election.dynamic_not_built"}},
+	{"GOS002", "a gossip message was refused", "", nil, ExitFailed, []string{"membership.", "election."}},
+	{"GOS014", "no anchor peer for an organisation of the channel", "", nil, ExitCheck, nil},
+	{"GOS021", "no peer pulls blocks for an organisation", "", nil, ExitCheck, nil},
+
+	// CHN: channels.
+	{"CHN001", "the channel refused it", "", nil, ExitFailed, []string{"channel."}},
+	{"CHN002", "the channel's configuration cannot be used", "", nil, ExitFailed, []string{"channel.bad_config", "block.bad_config"}},
+	{"CHN003", "the channel needs a capability this build lacks", "", []string{"upgrade grapevine"}, ExitFailed, []string{"block.unsupported_capability"}},
+	{"CHN004", "this organisation was removed from the channel", "", nil, ExitIdentity, []string{"channel.removed"}},
+	{"CHN005", "the channel exists under another genesis block", "", []string{"use another data folder, or leave the channel first"}, ExitConfig, []string{"ledger.exists"}},
+	{"CHN006", "not a channel name", "a name is a to z, 0 to 9, dots and dashes, begins with a letter and has at most 249 characters", nil, ExitUsage, []string{"cli.bad_channel"}},
+
+	// BLK: blocks.
+	{"BLK001", "the block is not valid", "", nil, ExitCheck, []string{"block."}},
+	{"BLK002", "two valid blocks of one number", "the ordering service has signed both", nil, ExitCheck, []string{"block.fork", "ledger.fork"}},
+	{"BLK003", "the file is not a block", "", []string{"name a file that holds one marshalled common.Block"}, ExitFailed, []string{"block.malformed"}},
+
+	// STA: ledger and world state.
+	{"STA001", "the key is not in the world state", "", nil, ExitFailed, nil},
+	{"STA002", "that height is not kept", "", nil, ExitFailed, nil},
+	{"STA003", "transactions are not judged here, so there is no world state", "", nil, ExitFailed, nil},
+	{"STA010", "the ledger has stopped taking blocks", "", nil, ExitFailed, []string{"ledger.halted", "ledger.gap", "ledger.closed", "ledger."}},
+	{"STA011", "the disk is full", "nothing is lost", []string{"free space; what waited goes on by itself"}, ExitFailed, []string{"ledger.full"}},
+	{"STA012", "the disk failed a write", "only a restart can tell what it holds; nothing acknowledged is lost", []string{"check the disk, then start again"}, ExitDisk, []string{"ledger.disk_failed"}},
+	{"STA013", "the disk gave back something else than was written", "", []string{"check the disk; move the data folder away and fetch the chain again"}, ExitFailed, []string{"ledger.corrupt"}},
+	{"STA014", "fetching blocks from another peer went wrong", "", nil, ExitFailed, []string{"blocksync."}},
+
+	// ORD: the ordering service.
+	{"ORD001", "the ordering service refused it", "", nil, ExitFailed, []string{"orderer.", "deliver."}},
+	{"ORD002", "this many ordering nodes are not built yet", "", []string{"use --orderers 1"}, ExitUsage, []string{"orderer.cluster_not_built"}},
+
+	// DEV: the development network.
+	{"DEV001", "no development network here", "", []string{"make one: grapevine dev up"}, ExitUnreachable, nil},
+	{"DEV003", "a development network of another shape is here", "", nil, ExitFailed, nil},
+}
