@@ -176,6 +176,7 @@ type Alive struct {
 	SentAt        uint64                 `protobuf:"varint,7,opt,name=sent_at,json=sentAt,proto3" json:"sent_at,omitempty"`   // milliseconds since 1970
 	Height        uint64                 `protobuf:"varint,8,opt,name=height,proto3" json:"height,omitempty"`                 // blocks held, durably
 	TipHash       []byte                 `protobuf:"bytes,9,opt,name=tip_hash,json=tipHash,proto3" json:"tip_hash,omitempty"` // header hash of block height-1, 32 bytes
+	Endpoint      string                 `protobuf:"bytes,10,opt,name=endpoint,proto3" json:"endpoint,omitempty"`             // external endpoint, host:port; empty: invisible to other organisations
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -271,6 +272,13 @@ func (x *Alive) GetTipHash() []byte {
 		return x.TipHash
 	}
 	return nil
+}
+
+func (x *Alive) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
 }
 
 // SignedAlive, on a channel's topic "alive".
@@ -491,7 +499,7 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\x05block\x18\x02 \x01(\fR\x05block\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1c\n" +
 	"\tannouncer\x18\x04 \x01(\fR\tannouncer\x12\x1c\n" +
-	"\tsignature\x18\x05 \x01(\fR\tsignature\"\xea\x01\n" +
+	"\tsignature\x18\x05 \x01(\fR\tsignature\"\x86\x02\n" +
 	"\x05Alive\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\fR\x03tag\x12\x15\n" +
 	"\x06pki_id\x18\x02 \x01(\fR\x05pkiId\x12\x15\n" +
@@ -501,7 +509,9 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\bsequence\x18\x06 \x01(\x04R\bsequence\x12\x17\n" +
 	"\asent_at\x18\a \x01(\x04R\x06sentAt\x12\x16\n" +
 	"\x06height\x18\b \x01(\x04R\x06height\x12\x19\n" +
-	"\btip_hash\x18\t \x01(\fR\atipHash\"y\n" +
+	"\btip_hash\x18\t \x01(\fR\atipHash\x12\x1a\n" +
+	"\bendpoint\x18\n" +
+	" \x01(\tR\bendpoint\"y\n" +
 	"\vSignedAlive\x12\x14\n" +
 	"\x05alive\x18\x01 \x01(\fR\x05alive\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x1c\n" +

@@ -29,8 +29,8 @@ func TestGolden(t *testing.T) {
 			"0a0401010101120302020218ac02220203032a020404",
 		},
 		"alive": {
-			&Alive{Tag: fill(1, 2), PkiId: fill(2, 2), MspId: "Org1MSP", PeerId: fill(3, 2), Incarnation: 1 << 40, Sequence: 7, SentAt: 9, Height: 31, TipHash: fill(4, 2)},
-			"0a02010112020202" + "1a074f7267314d5350" + "22020303" + "28808080808020" + "3007" + "3809" + "401f" + "4a020404",
+			&Alive{Tag: fill(1, 2), PkiId: fill(2, 2), MspId: "Org1MSP", PeerId: fill(3, 2), Incarnation: 1 << 40, Sequence: 7, SentAt: 9, Height: 31, TipHash: fill(4, 2), Endpoint: "h:1"},
+			"0a02010112020202" + "1a074f7267314d5350" + "22020303" + "28808080808020" + "3007" + "3809" + "401f" + "4a020404" + "5203683a31",
 		},
 		"signed alive":   {&SignedAlive{Alive: fill(1, 1), Certificate: fill(2, 1), Signature: fill(3, 1), Chain: [][]byte{fill(4, 1), fill(5, 1)}}, "0a01011201021a0103220104220105"},
 		"blocks request": {&BlocksRequest{First: 5, Count: 64, Nonce: 1, WaitMs: 2000}, "08051040180120d00f"},
