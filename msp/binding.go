@@ -45,7 +45,6 @@ var (
 	EarlyBinding   = wire.NewReason("msp.binding_not_yet_valid", wire.Close)
 	ExpiredBinding = wire.NewReason("msp.binding_expired", wire.Close)
 	BadHostKey     = wire.NewReason("msp.host_key", wire.Close)
-	longChain      = wire.NewReason("msp.chain_too_long", wire.Reject)
 )
 
 // A Binding ties a libp2p host key to an MSP identity in one network, for a
@@ -212,7 +211,7 @@ func (b *Binding) check() error {
 	case len(b.Chain) == 0:
 		return fmt.Errorf("no certificate: %w", BadBinding)
 	case len(b.Chain) > maxBindingChain:
-		return fmt.Errorf("%d certificates in a binding: %w", len(b.Chain), longChain)
+		return fmt.Errorf("%d certificates in a binding: %w", len(b.Chain), ChainTooLong)
 	case b.NotBefore < 0 || b.NotAfter < b.NotBefore:
 		return fmt.Errorf("valid from %d until %d: %w", b.NotBefore, b.NotAfter, BadBinding)
 	case b.NotAfter-b.NotBefore > int64(BindingLife/time.Second):
