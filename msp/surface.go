@@ -1,7 +1,6 @@
 package msp
 
 import (
-	"crypto"
 	"crypto/x509"
 	"time"
 
@@ -9,35 +8,14 @@ import (
 	mspproto "github.com/hyperledger/fabric-protos-go-apiv2/msp"
 )
 
-type PKIID [32]byte
 
-func (p PKIID) String() string { panic("not built") }
 
-type Identity struct{}
-
-func FromDER(mspID string, der []byte) (*Identity, error)  { panic("not built") }
-func FromPEM(mspID string, text []byte) (*Identity, error) { panic("not built") }
-func Deserialize(creator []byte) (*Identity, error)        { panic("not built") }
-func (i *Identity) MSPID() string                          { panic("not built") }
-func (i *Identity) Name() string                           { panic("not built") }
-func (i *Identity) Certificate() *x509.Certificate         { panic("not built") }
-func (i *Identity) PKIID() PKIID                           { panic("not built") }
-func (i *Identity) Serialized() []byte                     { panic("not built") }
-func (i *Identity) Verify(msg, sig []byte) error           { panic("not built") }
-
-type Signer interface {
-	Identity() *Identity
-	Sign(msg []byte) ([]byte, error)
-}
-
-func NewSigner(id *Identity, key crypto.Signer) (Signer, error) { panic("not built") }
 func Load(mspID, dir string) (Signer, error)                    { panic("not built") }
 func LoadChain(dir string) (intermediates [][]byte, err error)  { panic("not built") }
 func LoadConfig(mspID, dir string) (*mspproto.FabricMSPConfig, []Warning, error) {
 	panic("not built")
 }
 
-type Warning struct{ Code, Message string }
 type Features struct{ NodeOUs, Ed25519 bool }
 type MSP struct{}
 
