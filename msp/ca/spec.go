@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"text/template"
+	"text/template/parse"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -240,6 +241,9 @@ func fill(key, text, otherwise string, data map[string]any) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s %q: %w", key, text, err)
 	}
+	if t.Tree == nil || !plain(t.Root) {
+		return "", fmt.Errorf("%s %q: only text and {{.Name}} are known here", key, text)
+	}
 	var out strings.Builder
 	if err := t.Execute(&out, data); err != nil {
 		return "", fmt.Errorf("%s %q: %w", key, text, err)
@@ -248,6 +252,26 @@ func fill(key, text, otherwise string, data map[string]any) (string, error) {
 		return "", fmt.Errorf("%s %q: empty", key, text)
 	}
 	return out.String(), nil
+}
+
+// plain says whether a template is of text and fields alone: no loop, no
+// function that could take for ever.
+func plain(l *parse.ListNode) bool {
+	for _, n := range l.Nodes {
+		switch n := n.(type) {
+		case *parse.TextNode:
+		case *parse.ActionNode:
+			if len(n.Pipe.Decl) > 0 || len(n.Pipe.Cmds) != 1 || len(n.Pipe.Cmds[0].Args) != 1 {
+				return false
+			}
+			if _, ok := n.Pipe.Cmds[0].Args[0].(*parse.FieldNode); !ok {
+				return false
+			}
+		default:
+			return false
+		}
+	}
+	return true
 }
 
 // fileName refuses a name that would leave its folder.
