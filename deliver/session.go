@@ -1,0 +1,208 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
+
+	"grapevine/block"
+	"grapevine/msp"
+	"grapevine/wire"
+)
+
+// session is one stream being served. All but the marked fields belong to the goroutine of run.
+type session struct {
+	h      *Handler
+	stream ab.AtomicBroadcast_DeliverServer
+
+	name  atomic.Pointer[string] // channel of the present request
+	stuck chan struct{}          // closed when a Send took too long
+	once  sync.Once              // closes stuck
+}
+
+// brokenError is a Send that failed: there is nobody left to answer.
+type brokenError struct{ error }
+
+// run answers requests until the stream ends or an answer other than SUCCESS was given.
+func (s *session) run(ctx context.Context) error {
+	for {
+		env, err := s.stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		err = s.answer(ctx, env)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		var lost brokenError
+		if errors.As(err, &lost) {
+			return lost.error
+		}
+		verdict := statusOf(err)
+		if err != nil {
+			s.refuse(verdict, err)
+		}
+		if err := s.send(&ab.DeliverResponse{Type: &ab.DeliverResponse_Status{Status: verdict}}); err != nil {
+			return err
+		}
+		if verdict != common.Status_SUCCESS {
+			return nil
+		}
+	}
+}
+
+// answer serves one request. A nil error is SUCCESS.
+func (s *session) answer(ctx context.Context, env *common.Envelope) error {
+	r, err := parseRequest(env, s.h.now(), cmpOr(s.h.TimeWindow, defaultTimeWindow))
+	if err != nil {
+		return err
+	}
+	s.name.Store(&r.channel)
+	if s.h.MutualTLS {
+		if err := bound(ctx, r.tlsHash); err != nil {
+			return err
+		}
+	}
+	// The signer is read before the channel is looked up, so that an unknown channel costs an outsider what a foreign
+	// one does.
+	if len(r.signature) == 0 || len(r.creator) == 0 {
+		return Unsigned
+	}
+	id, err := msp.Deserialize(r.creator)
+	if err != nil {
+		return fmt.Errorf("%w: %w", Unknown, err)
+	}
+	c, ok := s.h.Channels(r.channel)
+	if !ok {
+		return Unknown
+	}
+	who, err := admit(r, id, c.Access(), s.h.now())
+	if err != nil {
+		return err
+	}
+	sp, err := resolve(r.seek, c.Source.Height())
+	if err != nil {
+		return err
+	}
+	return s.serve(ctx, c, who, sp)
+}
+
+// serve sends the span's blocks to the reader.
+func (s *session) serve(ctx context.Context, c Channel, who *reader, sp span) error {
+	// The session ends when the certificate does, even while it waits for a block.
+	life := who.id.Certificate().NotAfter.Sub(s.h.now())
+	ctx, cancel := context.WithTimeoutCause(ctx, life, Expired)
+	defer cancel()
+	if c.Errored != nil && !sp.effort {
+		stop, err := endWith(ctx, c.Errored())
+		if err != nil {
+			return err
+		}
+		ctx = stop
+	}
+	if sp.failing && sp.from >= c.Source.Height() {
+		return fmt.Errorf("block %d: %w", sp.from, NotReady)
+	}
+	for b, err := range c.Source.Blocks(ctx, sp.from) {
+		if err != nil {
+			if why := wire.ReasonOf(context.Cause(ctx)); why != nil {
+				return why
+			}
+			return fmt.Errorf("reading on: %w", err)
+		}
+		if err := who.still(c.Access(), s.h.now()); err != nil {
+			return err
+		}
+		n := b.GetHeader().GetNumber()
+		if err := s.send(&ab.DeliverResponse{Type: &ab.DeliverResponse_Block{Block: sp.shape(b)}}); err != nil {
+			return err
+		}
+		if n >= sp.to {
+			return nil
+		}
+		if sp.failing && n+1 >= c.Source.Height() {
+			return fmt.Errorf("block %d: %w", n+1, NotReady)
+		}
+	}
+	return fmt.Errorf("the source ended: %w", Unavailable)
+}
+
+// shape is the block as the span wants it; b itself stays as it is.
+func (sp span) shape(b *common.Block) *common.Block {
+	if !sp.headers || block.IsConfig(b) {
+		return b
+	}
+	return &common.Block{Header: b.Header, Metadata: b.Metadata}
+}
+
+// send passes on one response, or declares the reader stuck and waits for the stream's end.
+func (s *session) send(r *ab.DeliverResponse) error {
+	t := time.AfterFunc(cmpOr(s.h.SlowReader, defaultSlowReader), func() { s.once.Do(func() { close(s.stuck) }) })
+	defer t.Stop()
+	if err := s.stream.Send(r); err != nil {
+		return brokenError{err}
+	}
+	return nil
+}
+
+func (s *session) channelName() string {
+	if n := s.name.Load(); n != nil {
+		return *n
+	}
+	return ""
+}
+
+// refuse counts and reports why a request ends with another answer than SUCCESS.
+func (s *session) refuse(st common.Status, err error) {
+	why := wire.ReasonOf(err)
+	if why == nil {
+		why = Unavailable
+	}
+	s.h.refused(s.channelName(), why)
+	s.h.log().Info("deliver request refused", "channel", s.channelName(), "status", st, "reason", err)
+}
+
+// statusOf maps the outcome of a request to Fabric's status.
+func statusOf(err error) common.Status {
+	if err == nil {
+		return common.Status_SUCCESS
+	}
+	switch wire.ReasonOf(err) {
+	case Malformed, Timestamp, BadRange, TLSBinding:
+		return common.Status_BAD_REQUEST
+	case Unknown, Unsigned, BadSignature, NotReady:
+		return common.Status_NOT_FOUND
+	case Forbidden, Expired:
+		return common.Status_FORBIDDEN
+	default:
+		return common.Status_SERVICE_UNAVAILABLE
+	}
+}
+
+// endWith returns a context that ends with Unavailable when errored is closed, or Unavailable if it already is.
+func endWith(ctx context.Context, errored <-chan struct{}) (context.Context, error) {
+	select {
+	case <-errored:
+		return nil, Unavailable
+	default:
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-errored:
+			cancel(Unavailable)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, nil
+}

@@ -1,0 +1,109 @@
+package orderer
+
+import (
+	"crypto/rand"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"grapevine/msp"
+)
+
+// Newest is the number under which Fetch returns the newest block.
+const Newest uint64 = math.MaxUint64
+
+// position is a seek position for block n.
+func position(n uint64) *ab.SeekPosition {
+	if n == Newest {
+		return &ab.SeekPosition{Type: &ab.SeekPosition_Newest{Newest: &ab.SeekNewest{}}}
+	}
+	return specified(n)
+}
+
+func specified(n uint64) *ab.SeekPosition {
+	return &ab.SeekPosition{Type: &ab.SeekPosition_Specified{Specified: &ab.SeekSpecified{Number: n}}}
+}
+
+// forever asks for all blocks from n on, for as long as the stream lives.
+func forever(n uint64) *ab.SeekInfo {
+	return &ab.SeekInfo{Start: specified(n), Stop: specified(math.MaxUint64), Behavior: ab.SeekInfo_BLOCK_UNTIL_READY}
+}
+
+// single asks for one block that exists, whole or without its data.
+func single(n uint64, content ab.SeekInfo_SeekContentType) *ab.SeekInfo {
+	return &ab.SeekInfo{
+		Start: position(n), Stop: position(n),
+		Behavior: ab.SeekInfo_FAIL_IF_NOT_READY, ContentType: content,
+	}
+}
+
+// request signs a seek for the channel, bound to the client's TLS certificate if there is one.
+func request(channel string, seek *ab.SeekInfo, s msp.Signer, tlsHash []byte, now time.Time) (*common.Envelope, error) {
+	header, err := proto.Marshal(&common.ChannelHeader{
+		Type:        int32(common.HeaderType_DELIVER_SEEK_INFO),
+		Timestamp:   timestamppb.New(now),
+		ChannelId:   channel,
+		TlsCertHash: tlsHash,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("seek request: %w", err)
+	}
+	nonce := make([]byte, 24)
+	rand.Read(nonce) // never fails
+	signer, err := proto.Marshal(&common.SignatureHeader{Creator: s.Identity().Serialized(), Nonce: nonce})
+	if err != nil {
+		return nil, fmt.Errorf("seek request: %w", err)
+	}
+	data, err := proto.Marshal(seek)
+	if err != nil {
+		return nil, fmt.Errorf("seek request: %w", err)
+	}
+	payload, err := proto.Marshal(&common.Payload{
+		Header: &common.Header{ChannelHeader: header, SignatureHeader: signer},
+		Data:   data,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("seek request: %w", err)
+	}
+	sig, err := s.Sign(payload)
+	if err != nil {
+		return nil, fmt.Errorf("sign seek request: %w", err)
+	}
+	return &common.Envelope{Payload: payload, Signature: sig}, nil
+}
+
+// arrived takes the block out of a response. Whole says that its data must be there. A status, which ends the stream,
+// and anything that isn't a block at all are errors.
+func arrived(r *ab.DeliverResponse, whole bool) (*common.Block, error) {
+	switch t := r.GetType().(type) {
+	case *ab.DeliverResponse_Block:
+		b := t.Block
+		switch {
+		case b == nil || b.Header == nil:
+			return nil, fmt.Errorf("block without header: %w", BadAnswer)
+		case b.Metadata == nil || len(b.Metadata.Metadata) == 0:
+			return nil, fmt.Errorf("block %d without metadata: %w", b.Header.Number, BadAnswer)
+		case whole && len(b.GetData().GetData()) == 0:
+			return nil, fmt.Errorf("block %d without data: %w", b.Header.Number, BadAnswer)
+		}
+		return b, nil
+	case *ab.DeliverResponse_Status:
+		return nil, &StatusError{Status: t.Status}
+	default:
+		return nil, fmt.Errorf("neither block nor status: %w", BadAnswer)
+	}
+}
+
+// StatusError is a status that an orderer answered with where a block was asked for.
+type StatusError struct{ Status common.Status }
+
+// Error names the status as Fabric does.
+func (e *StatusError) Error() string { return "orderer answered " + e.Status.String() }
+
+// Unwrap makes it an Answered.
+func (e *StatusError) Unwrap() error { return Answered }
