@@ -1,0 +1,87 @@
+package membership
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"grapevine/msp"
+	"grapevine/wire"
+)
+
+// Limits of an alive message's parts, in bytes. A certificate with a P-384 key
+// and all of Fabric's extensions has about 1 KiB; an Alive has 250 bytes.
+const (
+	maxAlive       = 1 << 10
+	maxCertificate = 8 << 10
+	maxSignature   = 256
+	maxChain       = 4
+	maxName        = 256
+)
+
+// sign encodes and signs an alive message.
+func sign(a *wire.Alive, s msp.Signer, chain [][]byte) (*wire.SignedAlive, error) {
+	b, err := wire.Marshal(a)
+	if err != nil {
+		return nil, fmt.Errorf("encode alive: %w", err)
+	}
+	sum := wire.HashParts([]byte(wire.DomainAlive), b)
+	sig, err := s.Sign(sum[:])
+	if err != nil {
+		return nil, fmt.Errorf("sign alive: %w", err)
+	}
+	return &wire.SignedAlive{Alive: b, Certificate: s.Identity().Certificate().Raw, Signature: sig, Chain: chain}, nil
+}
+
+// claim is an alive message that is well-formed, and nothing more.
+type claim struct {
+	*wire.Alive
+	id     msp.PKIID
+	peer   peer.ID
+	sentAt time.Time
+	digest [32]byte // of what is signed
+}
+
+// parse checks the form of a signed alive message of the channel.
+func parse(tag [32]byte, s *wire.SignedAlive) (*claim, error) {
+	if s == nil || len(s.Alive) > maxAlive || len(s.Certificate) > maxCertificate || len(s.Signature) > maxSignature || len(s.Chain) > maxChain {
+		return nil, fmt.Errorf("alive: %w", TooLarge)
+	}
+	for _, c := range s.Chain {
+		if len(c) > maxCertificate {
+			return nil, fmt.Errorf("alive: %w", TooLarge)
+		}
+	}
+	a := new(wire.Alive)
+	if err := wire.Unmarshal(s.Alive, a); err != nil {
+		return nil, fmt.Errorf("alive: %w", err)
+	}
+	if len(a.Tag) != 32 || len(a.PkiId) != 32 || len(a.TipHash) != 32 || a.MspId == "" || len(a.MspId) > maxName {
+		return nil, fmt.Errorf("alive: %w", Malformed)
+	}
+	if [32]byte(a.Tag) != tag {
+		return nil, fmt.Errorf("alive: %w", WrongChannel)
+	}
+	p, err := peer.IDFromBytes(a.PeerId)
+	if err != nil {
+		return nil, fmt.Errorf("alive: peer ID: %w: %v", Malformed, err)
+	}
+	return &claim{
+		Alive: a, id: msp.PKIID(a.PkiId), peer: p,
+		sentAt: time.UnixMilli(int64(min(a.SentAt, 1<<53))), // later than any real one; the rule refuses it
+		digest: wire.HashParts([]byte(wire.DomainAlive), s.Alive),
+	}, nil
+}
+
+// prove checks that the claim's identity signed it. Whether that identity is a
+// member is another question.
+func (c *claim) prove(id *msp.Identity, sig []byte) error {
+	if id.MSPID() != c.MspId || id.PKIID() != c.id {
+		return fmt.Errorf("alive of %s: %w", c.id, IDMismatch)
+	}
+	if err := id.Verify(c.digest[:], sig); err != nil {
+		return fmt.Errorf("alive of %s: %w: %w", c.id, BadSignature, err)
+	}
+	return nil
+}
