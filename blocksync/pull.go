@@ -1,0 +1,213 @@
+package blocksync
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"grapevine/block"
+	"grapevine/wire"
+)
+
+// step takes an event to the scheduler and notes what it wants. Called under
+// mu; it starts nothing, so it may be called before Run.
+func (s *Sync) step(e event) {
+	for _, fx := range s.sched.step(e, time.Now()) {
+		switch fx := fx.(type) {
+		case fxFetch:
+			s.todo = append(s.todo, fx)
+			nudge(s.work)
+		case fxCancel:
+			s.cancel(fx)
+		case fxBan:
+			log.Infow("leaves a peer alone", "peer", fx.peer, "for", fx.d)
+		case fxLied:
+			s.refuse(fx.peer, FalseHeight)
+		case fxLowered:
+			s.refuse(fx.peer, HeightLowered)
+		case fxWake:
+			if !fx.at.Equal(s.wake) {
+				s.wake = fx.at
+				nudge(s.work)
+			}
+		}
+	}
+}
+
+// cancel ends a slice, begun or not.
+func (s *Sync) cancel(fx fxCancel) {
+	for i, f := range s.todo {
+		if f.id == fx.id {
+			s.todo = append(s.todo[:i], s.todo[i+1:]...)
+			return
+		}
+	}
+	if f := s.flights[fx.id]; f != nil {
+		f.cancel()
+		if fx.slow {
+			s.refuse(f.peer, TooSlow)
+		}
+	}
+}
+
+// pull starts the slices that the scheduler wants, on g, and brings it the time.
+func (s *Sync) pull(ctx context.Context, g *errgroup.Group) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		s.mu.Lock()
+		todo := s.todo
+		s.todo = nil
+		for _, fx := range todo {
+			own, cancel := context.WithCancel(ctx)
+			f := &flight{peer: fx.peer, nonce: newNonce(), cancel: cancel}
+			s.flights[fx.id] = f
+			g.Go(func() error {
+				defer cancel()
+				s.fetch(own, fx, f)
+				return nil
+			})
+		}
+		if !s.wake.IsZero() {
+			timer.Reset(time.Until(s.wake))
+		}
+		s.mu.Unlock()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.work:
+		case <-timer.C:
+			s.mu.Lock()
+			s.wake = time.Time{}
+			s.step(evTick{})
+			s.mu.Unlock()
+		}
+	}
+}
+
+// fetch runs one slice and reports how it ended.
+func (s *Sync) fetch(ctx context.Context, fx fxFetch, f *flight) {
+	a := asking{
+		first: fx.from, count: fx.to - fx.from, nonce: f.nonce, wait: fx.wait,
+		moved: func(n int) { s.report(evMoved{id: fx.id, bytes: int64(n)}) },
+		each:  func(n uint64, raw []byte) error { return s.receive(ctx, fx, n, raw) },
+		done:  func() { s.report(evDone{fx.id}) },
+		owner: s.owner,
+	}
+	err := s.open(ctx, fx, &a)
+	s.mu.Lock()
+	delete(s.flights, fx.id)
+	s.mu.Unlock()
+	if err == nil {
+		return
+	}
+	r := wire.ReasonOf(err)
+	var failure evFailed
+	failure.id = fx.id
+	switch {
+	case errors.Is(err, errNoRoom), ctx.Err() != nil && r == nil, ended(err):
+		failure.fault = ours
+	case errors.Is(err, Busy):
+		failure.fault = busy
+	case errors.Is(err, errLacking):
+		failure.fault, failure.lowest, failure.height = lacking, a.status.GetLowest(), a.status.GetHeight()
+	case r != nil && r.Verdict() != wire.Ignore && r != Truncated && r != TooSlow && r != Empty && r != wire.Stalled:
+		failure.fault = wrong
+	default:
+		failure.fault = broken
+	}
+	log.Debugw("a slice ended early", "from", fx.from, "to", fx.to, "peer", fx.peer, "error", err)
+	switch failure.fault {
+	case wrong:
+		s.refuse(fx.peer, wire.NewReason(r.Code(), wire.Ban)) // whatever it is elsewhere: he was asked for it
+	case broken:
+		s.refuse(fx.peer, r)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a.finished { // the slice is done; what came behind it wasn't right
+		if failure.fault == wrong {
+			s.step(evBad{fx.peer})
+		}
+		return
+	}
+	s.step(failure)
+}
+
+func (s *Sync) open(ctx context.Context, fx fxFetch, a *asking) error {
+	opening, cancel := context.WithTimeout(ctx, openTime)
+	defer cancel()
+	stream, err := s.c.Open(opening, fx.peer)
+	if err != nil {
+		return fmt.Errorf("open a stream: %w", err)
+	}
+	return a.run(ctx, stream)
+}
+
+// receive takes one block of a slice. If it needs a configuration that isn't
+// committed yet, it waits for it.
+func (s *Sync) receive(ctx context.Context, fx fxFetch, n uint64, raw []byte) error {
+	c, err := s.check(ctx, fx, raw)
+	if errors.Is(err, block.Stale) { // a configuration at or above it was committed meanwhile
+		s.report(evArrived{id: fx.id, number: n})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	switch s.take(c, fx.id, fx.peer, "pull", fx.peer.String()) {
+	case full, far:
+		return errNoRoom
+	}
+	return nil
+}
+
+// check judges a block under the rules in force, and again when they change for
+// as long as they don't reach that far.
+func (s *Sync) check(ctx context.Context, fx fxFetch, raw []byte) (*block.Checked, error) {
+	for parked := false; ; parked = true {
+		rules := s.c.Rules()
+		c, err := block.Check(rules, raw)
+		if !errors.Is(err, block.UnknownConfig) {
+			if parked {
+				s.report(evParked{fx.id, false})
+			}
+			return c, err
+		}
+		if !parked {
+			s.report(evParked{fx.id, true})
+		}
+		if err := s.until(ctx, func() bool { return s.c.Rules() != rules }); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (s *Sync) report(e event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.step(e)
+}
+
+// owner tells whether a nonce belongs to another slice in flight.
+func (s *Sync) owner(nonce uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, f := range s.flights {
+		if f.nonce == nonce {
+			return true
+		}
+	}
+	return false
+}
+
+func newNonce() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails since Go 1.24
+	return binary.BigEndian.Uint64(b[:])
+}

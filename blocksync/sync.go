@@ -1,0 +1,302 @@
+// Package blocksync brings a channel's blocks into its ledger: in order,
+// without a gap, each verified. Blocks come pushed by the channel or pulled
+// from peers; both ways end in one window by number, from which one goroutine
+// commits. It also serves the ledger's blocks to the channel's members.
+//
+//	push: Offer ─────────────┐
+//	                         ▼
+//	scheduler ─ pull ─▶ window ─▶ block.Verify ─▶ Ledger.Append ─▶ Committed
+//	    ▲                    │
+//	    └── held, dropped, committed, heights, announcements
+package blocksync
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"strings"
+	"sync"
+	"time"
+
+	golog "github.com/ipfs/go-log/v2"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/errgroup"
+
+	"grapevine/block"
+	"grapevine/wire"
+)
+
+// Defaults of [Config].
+const (
+	DefaultBuffer = 64 << 20
+	DefaultWindow = 128
+	DefaultReach  = 1024
+	DefaultGrace  = 75 * time.Millisecond
+)
+
+var log = golog.Logger("grapevine/blocksync")
+
+// Ledger is where blocks end. Append MUST be durable when it returns. Range
+// yields raw blocks from..to-1; a slice is valid until the next step.
+type Ledger interface {
+	Tip() block.Tip
+	Append(bs ...block.Verified) error
+	Range(from, to uint64) iter.Seq2[[]byte, error]
+}
+
+// Config says what a Sync works with. Ledger, Rules and Open are needed.
+type Config struct {
+	Ledger Ledger
+	// Rules returns those of the configuration in force: the same pointer until
+	// a configuration block is committed.
+	Rules func() *block.Rules
+	// Committed is called in order after Append returned and before the next
+	// block is verified: whoever follows the configuration takes it up here. An
+	// error ends Run.
+	Committed func(bs []block.Verified) error
+	// Retriable says of an error of Append that it passes, such as a full disk:
+	// commits pause and try again. Nil: none does.
+	Retriable func(error) bool
+	// Lowest returns the lowest block that the ledger holds. Nil: 0.
+	Lowest func() uint64
+	// Self is this node: never asked.
+	Self peer.ID
+	// Open opens a stream of kind "blocks" to a member.
+	Open func(ctx context.Context, p peer.ID) (network.Stream, error)
+	// Refused is told once of each refusal, with the peer that caused it. It
+	// MUST NOT block nor call back.
+	Refused func(p peer.ID, r *wire.Reason)
+	// Conflict is told of a second validly signed header for a number in the
+	// window. It MUST NOT block nor call back. May be nil.
+	Conflict func(held, other *block.Checked)
+
+	BufferBytes int64         // of blocks ahead of the ledger; one larger block passes alone
+	Window      uint64        // how far ahead of the ledger pushed blocks are wanted; see Room
+	Reach       uint64        // how far ahead of the ledger blocks are pulled
+	Grace       time.Duration // how long the push path has before a gap is pulled
+	Limits      Limits        // of the server
+}
+
+// Sync is one channel's. It is safe for concurrent use.
+type Sync struct {
+	c      Config
+	quotas *quotas
+	ready  chan struct{} // to the committer: the next block may be there
+	work   chan struct{} // to the puller: todo or wake changed
+	over   chan struct{} // closed when Run returns
+	once   sync.Once     // closes over
+
+	mu      sync.Mutex // guards what follows; never held across I/O
+	window  *window
+	sched   *scheduler
+	todo    []fxFetch
+	flights map[uint64]*flight
+	wake    time.Time
+	tip     block.Tip     // of the ledger
+	news    chan struct{} // closed when a block enters the window or is committed
+	kind    string        // how the last committed block came
+	name    string
+	paused  error // why commits wait
+}
+
+// flight is one slice being fetched.
+type flight struct {
+	peer   peer.ID
+	nonce  uint64
+	cancel context.CancelFunc
+}
+
+// New returns the Sync of the ledger. It starts nothing.
+func New(c Config) *Sync {
+	c.BufferBytes = cmpOr(c.BufferBytes, DefaultBuffer)
+	c.Window = cmpOr(c.Window, DefaultWindow)
+	c.Reach = max(cmpOr(c.Reach, DefaultReach), c.Window)
+	c.Grace = cmpOr(c.Grace, DefaultGrace)
+	c.Limits = c.Limits.withDefaults()
+	tip := c.Ledger.Tip()
+	return &Sync{
+		c: c, tip: tip, kind: "none",
+		quotas:  newQuotas(c.Limits),
+		ready:   make(chan struct{}, 1),
+		work:    make(chan struct{}, 1),
+		over:    make(chan struct{}),
+		news:    make(chan struct{}),
+		window:  newWindow(tip.Height, c.Reach, c.BufferBytes),
+		sched:   newScheduler(c.Self, tip.Height, c.Reach, c.BufferBytes, c.Grace),
+		flights: make(map[uint64]*flight),
+	}
+}
+
+// Run commits and pulls until ctx ends or the ledger fails. It returns when all
+// it started has ended. It is called once.
+func (s *Sync) Run(ctx context.Context) error {
+	defer s.once.Do(func() { close(s.over) })
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.commit(ctx) })
+	g.Go(func() error { return s.pull(ctx, g) })
+	return g.Wait()
+}
+
+// Offer takes a block that was pushed. Source says how it came, "push" or
+// "orderer", and may name from whom: "orderer/HOST:PORT". It never blocks.
+func (s *Sync) Offer(c *block.Checked, from peer.ID, source string) {
+	kind, name, named := strings.Cut(source, "/")
+	if !named {
+		name = from.String()
+	}
+	s.take(c, 0, from, kind, name)
+}
+
+// Announced says that block n, of size bytes, is there to be pulled, from these
+// peers first. Its header's attestation was verified. It never blocks.
+func (s *Sync) Announced(n uint64, hash [32]byte, size uint64, from ...peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h, ok := s.window.get(n); ok && h.hash != hash {
+		log.Warnw("announced with another header than the one held", "block", n)
+	}
+	s.step(evAnnounced{number: n, size: int64(min(size, wire.MaxBlock)), from: from})
+}
+
+// Height notes what a peer claims to hold: a hint, never trusted.
+func (s *Sync) Height(p peer.ID, h uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.step(evHeight{p, h})
+}
+
+// PeerGone forgets a peer, but not what it did.
+func (s *Sync) PeerGone(p peer.ID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.step(evGone{p})
+}
+
+// Has tells whether the window holds block n with header hash h, or the ledger
+// holds number n. Only at the ledger's tip the hash is compared there: below,
+// a different one would be a fork, which isn't found here.
+func (s *Sync) Has(n uint64, h [32]byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n+1 == s.tip.Height {
+		return s.tip.Hash == h
+	}
+	v, ok := s.window.get(n)
+	return n < s.tip.Height || ok && v.hash == h
+}
+
+// Room waits until the window is ready for block n: it is next, or n is less
+// than Window ahead and half of the buffer is free.
+func (s *Sync) Room(ctx context.Context, n uint64) error {
+	return s.until(ctx, func() bool {
+		height := s.window.base
+		return n <= height || n-height < s.c.Window && s.window.bytes <= s.c.BufferBytes/2
+	})
+}
+
+// Source says how the last committed block came ("push", "pull", "orderer" or
+// "none") and from whom.
+func (s *Sync) Source() (kind, name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kind, s.name
+}
+
+// Paused returns the error for which commits wait, or nil.
+func (s *Sync) Paused() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.paused
+}
+
+// Buffered returns how many blocks and bytes wait in the window, and how many
+// slices are being fetched.
+func (s *Sync) Buffered() (blocks int, bytes int64, fetching int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.window.slots), s.window.bytes, len(s.flights)
+}
+
+// take puts a block into the window; id is the slice that brought it, or 0.
+func (s *Sync) take(c *block.Checked, id uint64, from peer.ID, kind, name string) outcome {
+	h := held{number: c.Number(), hash: c.Hash(), size: int64(len(c.Bytes())), block: c, from: from, kind: kind, name: name}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id != 0 {
+		s.step(evArrived{id: id, number: h.number})
+	}
+	o, left := s.window.put(h)
+	for _, n := range left {
+		s.step(evDropped{n})
+	}
+	switch o {
+	case kept:
+		s.step(evHeld{number: h.number, size: h.size, from: from})
+		s.tell()
+		if h.number == s.window.base {
+			nudge(s.ready)
+		}
+	case full:
+		s.step(evSized{h.number, h.size})
+	case differs:
+		s.refuse(from, Conflict)
+		if s.c.Conflict != nil {
+			old, _ := s.window.get(h.number)
+			s.c.Conflict(old.block, c)
+		}
+	}
+	return o
+}
+
+// until waits, under mu, for a condition that changes with the window or the
+// ledger.
+func (s *Sync) until(ctx context.Context, ok func() bool) error {
+	for {
+		s.mu.Lock()
+		done, news := ok(), s.news
+		s.mu.Unlock()
+		if done {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-news:
+		}
+	}
+}
+
+// tell wakes everyone in until. Called under mu.
+func (s *Sync) tell() {
+	close(s.news)
+	s.news = make(chan struct{})
+}
+
+// refuse reports a refusal. Called with or without mu.
+func (s *Sync) refuse(p peer.ID, r *wire.Reason) {
+	if s.c.Refused != nil && r != nil {
+		s.c.Refused(p, r)
+	}
+}
+
+// nudge leaves a token unless there is one.
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// cmpOr returns v, or def if v isn't positive.
+func cmpOr[T int | int64 | uint64 | time.Duration](v, def T) T {
+	if v > 0 {
+		return v
+	}
+	return def
+}
+
+// ended tells whether an error is only our own end.
+func ended(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+}
