@@ -87,7 +87,7 @@ func attestPolicy(r *Rules, h *common.BlockHeader, m *metadata) error {
 	if n := len(m.signatures); n > limit {
 		return fmt.Errorf("%d signatures, %d allowed: %w", n, limit, TooManySignatures)
 	}
-	var refused error // the first signature's fault
+	var refused error // the unknown signers
 	var good []msp.SignedData
 	for _, s := range m.signatures {
 		creator, err := creatorOf(s)
@@ -205,7 +205,7 @@ func (r *Rules) explain(id *msp.Identity, refusal error) error {
 		return fmt.Errorf("%s is unknown: %w", id.MSPID(), BadSigner)
 	}
 	if err := m.Validate(id); err != nil {
-		if reason := wire.ReasonOf(err); reason != nil && reason.Code() == "msp.revoked" {
+		if errors.Is(err, msp.Revoked) {
 			return fmt.Errorf("%s of %s: %w", id.Name(), id.MSPID(), SignerRevoked)
 		}
 	}
@@ -218,11 +218,8 @@ func explainSignature(err error) error {
 	if err == nil {
 		return nil
 	}
-	if reason := wire.ReasonOf(err); reason != nil {
-		switch reason.Code() {
-		case "msp.high_s", "msp.bad_signature_encoding":
-			return fmt.Errorf("block signature: %w", err)
-		}
+	if errors.Is(err, msp.HighS) || errors.Is(err, msp.BadSignatureEncoding) {
+		return fmt.Errorf("block signature: %w", err)
 	}
 	return fmt.Errorf("%w: %v", BadSignature, err)
 }

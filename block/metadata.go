@@ -22,6 +22,14 @@ const (
 // number of consenters, are looked at.
 const maxSignatures = 1024
 
+// Bounds on the parts of one signature, which relays could else stuff: Fabric
+// ignores what follows a signature's own encoding, and garbage beside enough
+// good signatures. A header holds a certificate, a P-521 signature 139 bytes.
+const (
+	maxSignature       = 1 << 10
+	maxSignatureHeader = 64 << 10
+)
+
 // metadata is what the signed slot says.
 type metadata struct {
 	slot       []byte // slot 0 as it came
@@ -121,7 +129,7 @@ func readSignatures(rest fields) ([]signature, error) {
 		s := signature{header: f.filled(1)}
 		s.bytes = f.filled(2)
 		s.identifier = f.filled(3)
-		if len(f) > 0 {
+		if len(f) > 0 || len(s.bytes) > maxSignature || len(s.header)+len(s.identifier) > maxSignatureHeader {
 			return nil, fmt.Errorf("signature %d: %w", len(list), Malformed)
 		}
 		list = append(list, s)
