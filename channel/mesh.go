@@ -138,12 +138,14 @@ func NewMesh(v *View, c MeshConfig) (*Mesh, error) {
 // Run joins the topics and keeps the mesh until ctx ends, whose error it then
 // returns. It is called once. When it returns, no stream of the mesh is open
 // and nothing more is delivered; GossipSub's own goroutines are at their end.
-func (m *Mesh) Run(ctx context.Context) error {
+func (m *Mesh) Run(ctx context.Context) error { return m.run(ctx, m.options()) }
+
+func (m *Mesh) run(ctx context.Context, opts []pubsub.Option) error {
 	defer close(m.ended)
 	inner, stop := context.WithCancel(ctx)
 	defer m.close()
 	defer stop()
-	if err := m.join(inner); err != nil {
+	if err := m.join(inner, opts); err != nil {
 		return fmt.Errorf("mesh of channel %s: %w", m.conf.Channel, err)
 	}
 	close(m.ready)
@@ -217,8 +219,8 @@ func (m *Mesh) publish(ctx context.Context, topic string, data []byte, o own) er
 
 // join starts GossipSub, which lives as long as ctx, and joins both topics by
 // relaying: validators are asked and messages forwarded without a subscription.
-func (m *Mesh) join(ctx context.Context) error {
-	ps, err := pubsub.NewGossipSub(ctx, m.view, m.options()...)
+func (m *Mesh) join(ctx context.Context, opts []pubsub.Option) error {
+	ps, err := pubsub.NewGossipSub(ctx, m.view, opts...)
 	if err != nil {
 		return fmt.Errorf("starting GossipSub: %w", err)
 	}

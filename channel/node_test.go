@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/stretchr/testify/require"
@@ -84,6 +85,12 @@ func start(t *testing.T, h host.Host, r *roll, edit ...func(*MeshConfig)) *node 
 
 func startAt(t *testing.T, d *Door, tag [32]byte, r *roll, edit ...func(*MeshConfig)) *node {
 	t.Helper()
+	return startWith(t, d, tag, r, nil, edit...)
+}
+
+// startWith gives GossipSub options beyond the mesh's own.
+func startWith(t *testing.T, d *Door, tag [32]byte, r *roll, more []pubsub.Option, edit ...func(*MeshConfig)) *node {
+	t.Helper()
 	n := &node{
 		Host: d.host, door: d, view: d.Open(tag, r.has), roll: r,
 		alives: make(map[string]int), refused: make(map[string]int), done: make(chan error, 1),
@@ -117,7 +124,7 @@ func startAt(t *testing.T, d *Door, tag [32]byte, r *roll, edit ...func(*MeshCon
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	n.stop = cancel
-	go func() { n.done <- n.mesh.Run(ctx) }()
+	go func() { n.done <- n.mesh.run(ctx, append(n.mesh.options(), more...)) }()
 	return n
 }
 
