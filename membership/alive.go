@@ -63,6 +63,9 @@ func parse(tag [32]byte, s *wire.SignedAlive) (*claim, error) {
 	if [32]byte(a.Tag) != tag {
 		return nil, fmt.Errorf("alive: %w", WrongChannel)
 	}
+	if err := checkEndpoint(a.Endpoint); err != nil {
+		return nil, fmt.Errorf("alive: endpoint %q: %w", a.Endpoint, err)
+	}
 	p, err := peer.IDFromBytes(a.PeerId)
 	if err != nil {
 		return nil, fmt.Errorf("alive: peer ID: %w: %v", Malformed, err)

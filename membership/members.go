@@ -39,6 +39,7 @@ type Config struct {
 	Chain       [][]byte // our intermediates, DER
 	Tag         [32]byte // of the channel
 	PeerID      peer.ID
+	Endpoint    string        // external endpoint, host:port; empty: told to nobody
 	Incarnation uint64        // above that of every earlier start; milliseconds since 1970
 	Interval    time.Duration // of the slow beat
 	Expiry      time.Duration // silence after which a member is dead
@@ -257,7 +258,7 @@ func (m *Members) accept(c *claim, k *judged, now time.Time) (effect, error) {
 	e, err := m.view.accept(message{
 		member: Member{
 			PKIID: c.id, MSPID: c.MspId, Name: k.id.Name(), Peer: c.peer,
-			Height: c.Height, TipHash: [32]byte(c.Alive.TipHash),
+			Height: c.Height, TipHash: [32]byte(c.Alive.TipHash), Endpoint: c.Endpoint,
 			Incarnation: c.Incarnation, Sequence: c.Sequence,
 		},
 		sentAt: c.sentAt, notAfter: k.id.Certificate().NotAfter, digest: c.digest,
@@ -326,7 +327,7 @@ func (m *Members) publish(ctx context.Context, now time.Time) error {
 	s, err := sign(&wire.Alive{
 		Tag: m.c.Tag[:], PkiId: m.id[:], MspId: me.MSPID, PeerId: []byte(me.Peer),
 		Incarnation: me.Incarnation, Sequence: me.Sequence, SentAt: uint64(now.UnixMilli()),
-		Height: me.Height, TipHash: me.TipHash[:],
+		Height: me.Height, TipHash: me.TipHash[:], Endpoint: m.c.Endpoint,
 	}, m.c.Self, slices.Clone(m.c.Chain))
 	if err != nil {
 		return err
@@ -341,6 +342,7 @@ func (m *Members) self() Member {
 		PKIID: m.id, MSPID: id.MSPID(), Name: id.Name(), Peer: m.c.PeerID, State: Alive, Self: true,
 		Incarnation: m.c.Incarnation, Sequence: m.sequence, Since: m.born, LastSeen: time.Now(),
 	}
+	me.Endpoint = m.c.Endpoint
 	me.Height, me.TipHash = m.c.Tip()
 	return me
 }

@@ -12,6 +12,7 @@ var (
 	Stale           = wire.NewReason("membership.stale", wire.Ignore)            // A9
 	UnknownIdentity = wire.NewReason("membership.unknown_identity", wire.Ignore) // A11
 	IDMismatch      = wire.NewReason("membership.id_mismatch", wire.Reject)      // A12
+	BadEndpoint     = wire.NewReason("membership.bad_endpoint", wire.Reject)     // A14
 	TooLarge        = wire.NewReason("membership.too_large", wire.Reject)        // A15
 	Clone           = wire.NewReason("membership.clone", wire.Ignore)            // A16
 	Malformed       = wire.NewReason("membership.malformed", wire.Reject)        // a field of the wrong length or without meaning

@@ -58,6 +58,7 @@ type Member struct {
 	Self        bool
 	Height      uint64   // as it claims: a hint
 	TipHash     [32]byte // of block Height-1, as it claims
+	Endpoint    string   // host:port that every organisation may dial; empty: none is told
 	Incarnation uint64
 	Sequence    uint64
 	Since       time.Time // of this state
