@@ -1,0 +1,57 @@
+# Grapevine: carries an ordering service's signed blocks to every peer.
+# `make help` prints what follows each target.
+
+GO      ?= go
+PKGS    := ./...
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+FUZZTIME ?= 30s
+
+.DEFAULT_GOAL := help
+.PHONY: help build dev test race lint fuzz sim soak bench gen dist clean
+
+help: ## print this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-7s %s\n", $$1, $$2}'
+
+build: ## build bin/grapevine, static
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/grapevine ./cmd/grapevine
+
+dev: build ## build, and run a local network of 3 organisations: blocks flow, a live view shows it
+	./bin/grapevine dev run
+
+test: ## all tests that CI runs
+	$(GO) vet $(PKGS)
+	$(GO) test -timeout 10m $(PKGS)
+
+race: ## the tests under the race detector
+	$(GO) test -race -timeout 25m $(PKGS)
+
+lint: ## static analysis; needs the network once, for the tool
+	$(GO) run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run
+
+fuzz: ## every fuzz target for FUZZTIME each; fails if one made no executions
+	$(GO) run ./itest/runfuzz -time $(FUZZTIME)
+
+sim: ## real nodes in virtual time: 50 nodes, partitions, silent links; writes build/sim.json
+	@mkdir -p build
+	GRAPEVINE_SIM=$(CURDIR)/build/sim.json $(GO) test -count=1 -timeout 25m -run '^TestSim' -v ./itest
+
+soak: ## longer simulations and crash loops
+	GRAPEVINE_SOAK=1 $(GO) test -count=1 -timeout 170m -run 'Crash|Soak' -v ./ledger ./itest
+
+bench: ## dissemination, ledger and range pull beside their bare counterparts; writes build/bench.json
+	@mkdir -p build
+	$(GO) run ./itest/runbench -o build/bench.json
+
+gen: ## generate wire/wire.pb.go anew
+	$(GO) run github.com/bufbuild/buf/cmd/buf@v1.66.0 generate
+
+dist: ## static binaries for linux and darwin in dist/
+	@for p in linux/amd64 linux/arm64 darwin/arm64; do \
+	  echo dist/grapevine-$${p%/*}-$${p#*/}; \
+	  CGO_ENABLED=0 GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/grapevine-$${p%/*}-$${p#*/} ./cmd/grapevine || exit 1; \
+	done
+
+clean: ## remove what was built
+	rm -rf bin build dist

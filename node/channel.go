@@ -1,0 +1,355 @@
+package node
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/errgroup"
+
+	"grapevine/block"
+	"grapevine/blocksync"
+	"grapevine/channel"
+	"grapevine/election"
+	"grapevine/ledger"
+	"grapevine/membership"
+	"grapevine/msp"
+	"grapevine/wire"
+)
+
+// window is how many blocks ahead of the ledger a peer listens, and how far a
+// leader runs ahead of its own.
+const window = 128
+
+// Channel is one joined channel: its rooms, joined by hand. Its methods are
+// safe for concurrent use.
+type Channel struct {
+	node    *Node
+	name    string
+	tag     [32]byte
+	genesis [32]byte
+	log     *slog.Logger
+
+	ledger  *ledger.Ledger
+	conf    atomic.Pointer[channel.Config] // in force; swapped by takeUp alone
+	turned  *turn                          // told at each swap of conf
+	view    *channel.View
+	mesh    *channel.Mesh
+	sync    *blocksync.Sync
+	members *membership.Members
+	elect   *election.Election
+	orderer atomic.Pointer[string] // endpoint that the leader pulls from
+
+	stop context.CancelFunc // of run; set by the node before run starts
+	done chan struct{}      // closed when run has ended
+
+	mu       sync.Mutex
+	admitted map[peer.ID]admission // what the configuration in force says of whom; owned by mu
+	halted   error                 // why the channel stopped; owned by mu
+}
+
+// An admission is the verdict on one identity under one configuration.
+type admission struct {
+	conf  *channel.Config
+	id    *msp.Identity
+	admit bool
+}
+
+func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
+	c := &Channel{
+		node: n, name: led.Name(), ledger: led, log: n.log.With("channel", led.Name()),
+		turned: newTurn(), done: make(chan struct{}), admitted: map[peer.ID]admission{},
+	}
+	if err := c.configure(); err != nil {
+		return nil, err
+	}
+	var err error
+	if c.elect, err = election.New(n.cfg.Leader); err != nil {
+		return nil, err
+	}
+	c.tag = wire.ChannelTag(n.cfg.NetworkID, c.genesis[:])
+	c.view = n.door.Open(c.tag, c.isMember)
+	if err := c.rooms(); err != nil {
+		return nil, errors.Join(err, c.view.Close())
+	}
+	n.guard.setJudge(c.name, c.judge)
+	for _, p := range n.host.Network().Peers() {
+		c.consider(p)
+	}
+	return c, nil
+}
+
+// configure reads the configuration in force from the ledger.
+func (c *Channel) configure() error {
+	raw, err := c.ledger.Block(0)
+	if err != nil {
+		return fmt.Errorf("reading block 0: %w", err)
+	}
+	g, err := block.Genesis(raw)
+	if err != nil {
+		return fmt.Errorf("block 0: %w", err)
+	}
+	c.genesis = g.Hash()
+	raw, number, err := c.ledger.ConfigBlock()
+	if err != nil {
+		return fmt.Errorf("reading the newest configuration block: %w", err)
+	}
+	b, err := block.Decode(raw)
+	if err != nil {
+		return fmt.Errorf("configuration block %d: %w", number, err)
+	}
+	conf, err := channel.Parse(b)
+	if err != nil {
+		return fmt.Errorf("configuration block %d: %w", number, err)
+	}
+	c.conf.Store(conf)
+	return nil
+}
+
+// rooms opens mesh, sync and membership, and hands each what it needs of the
+// others.
+func (c *Channel) rooms() error {
+	n := c.node
+	rules := func() *block.Rules { return c.conf.Load().Rules() }
+	refused := func(r *wire.Reason) { n.metrics.refused(c.name, r) }
+	c.sync = blocksync.New(blocksync.Config{
+		Ledger:    c.ledger,
+		Rules:     rules,
+		Committed: c.committed,
+		Retriable: func(err error) bool { return errors.Is(err, ledger.ErrFull) },
+		Self:      n.host.ID(),
+		Open: func(ctx context.Context, p peer.ID) (network.Stream, error) {
+			return c.view.Stream(ctx, p, wire.KindBlocks)
+		},
+		Refused:     func(_ peer.ID, r *wire.Reason) { refused(r) },
+		BufferBytes: n.cfg.BufferBytes,
+		Window:      window,
+	})
+	c.view.Handle(wire.KindBlocks, func(s network.Stream) { c.sync.Serve(s, s.Conn().RemotePeer()) })
+	incarnation, err := n.incarnation(c.name)
+	if err != nil {
+		return fmt.Errorf("reading the last incarnation: %w", err)
+	}
+	c.members, err = membership.New(membership.Config{
+		Self: n.cfg.Signer, Chain: n.cfg.Chain, Tag: c.tag, PeerID: n.host.ID(), Endpoint: n.cfg.ExternalEndpoint,
+		Incarnation: incarnation, Interval: n.cfg.Alive, Expiry: 3 * n.cfg.Alive,
+		Tip:     func() (uint64, [32]byte) { t := c.ledger.Tip(); return t.Height, t.Hash },
+		Publish: func(ctx context.Context, a *wire.SignedAlive) error { return c.mesh.PublishAlive(ctx, a) },
+		Admit: func(id *msp.Identity, intermediates [][]byte, now time.Time) error {
+			return c.conf.Load().Member(id, intermediates, now)
+		},
+		Bound: func(p peer.ID) (msp.PKIID, bool) {
+			id, _, ok := n.guard.identity(p)
+			if !ok {
+				return msp.PKIID{}, false
+			}
+			return id.PKIID(), true
+		},
+		OnHeight: c.sync.Height,
+		Changed:  n.meet.heard,
+		Load:     func() ([]byte, error) { return n.remembered(c.name) },
+		Store:    func(v []byte) error { return n.db.PutMeta(marksKey(c.name), v) },
+	})
+	if err != nil {
+		return err
+	}
+	c.mesh, err = channel.NewMesh(c.view, channel.MeshConfig{
+		Channel: c.name, Tag: c.tag, Members: c.expected(), Rules: rules, Height: c.ledger.Height, Window: window,
+		Identify: n.Identify,
+		Self:     n.cfg.Signer,
+		Deliver:  c.announced,
+		Ahead:    c.sync.Height,
+		Alive:    c.members.Receive,
+		Refused:  refused,
+		Logger:   c.log,
+	})
+	return err
+}
+
+// expected is how many members the mesh is made for: those of the host's
+// limits are too many for a small channel, so it is what is known at the start.
+func (c *Channel) expected() int {
+	return len(c.node.cfg.Bootstrap) + 8*len(c.conf.Load().Orgs())
+}
+
+// run runs the channel's loops. What stops the channel alone is kept in halted
+// and told; the node goes on with its other channels.
+func (c *Channel) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.mesh.Run(ctx) })
+	g.Go(func() error { return c.members.Run(ctx) })
+	g.Go(func() error { return c.sync.Run(ctx) })
+	g.Go(func() error { return c.elect.Run(ctx, c.lead) })
+	err := g.Wait()
+	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+		return nil
+	}
+	c.mu.Lock()
+	c.halted = err
+	c.mu.Unlock()
+	c.ledger.Halt(err)
+	c.log.Error("the channel has stopped; the node's other channels go on", "err", err)
+	return nil
+}
+
+func (c *Channel) close() error {
+	c.node.guard.setJudge(c.name, nil)
+	c.node.metrics.forget(c.name)
+	return c.view.Close()
+}
+
+// Name is the channel's name.
+func (c *Channel) Name() string { return c.name }
+
+// Config is the configuration in force.
+func (c *Channel) Config() *channel.Config { return c.conf.Load() }
+
+// Blocks yields the channel's blocks from a number on, verified and durable,
+// in order; it waits at the tip, and ends when ctx does. The blocks are read
+// only.
+func (c *Channel) Blocks(ctx context.Context, from uint64) iter.Seq2[*common.Block, error] {
+	return c.ledger.Blocks(ctx, from)
+}
+
+// Ledger is what the channel keeps.
+func (c *Channel) Ledger() *ledger.Ledger { return c.ledger }
+
+// Halted says why the channel stopped, or nil.
+func (c *Channel) Halted() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.halted != nil {
+		return c.halted
+	}
+	return c.ledger.Halted()
+}
+
+// announced takes what the mesh accepted.
+func (c *Channel) announced(a channel.Announced) {
+	if a.Checked != nil {
+		c.sync.Offer(a.Checked, a.From, "push")
+		return
+	}
+	c.sync.Announced(a.Header.Header.Number, block.HeaderHash(a.Header.Header), a.Size, a.Announcer, a.From)
+}
+
+// committed takes up what just became durable, in order, before sync verifies
+// what follows.
+func (c *Channel) committed(bs []block.Verified) error {
+	for _, v := range bs {
+		if !v.IsConfig() {
+			continue
+		}
+		if err := c.takeUp(v); err != nil {
+			return fmt.Errorf("taking up configuration block %d: %w", v.Number(), err)
+		}
+	}
+	c.node.metrics.committed(c, bs)
+	return nil
+}
+
+// takeUp puts a configuration block in force: everything that asks conf sees
+// it, and every open connection is judged again.
+func (c *Channel) takeUp(v block.Verified) error {
+	next, err := c.conf.Load().Next(v.Block())
+	if err != nil {
+		return err
+	}
+	c.conf.Store(next)
+	c.turned.tell()
+	c.log.Info("configuration in force", "sequence", next.Sequence(), "block", next.Number())
+	for _, p := range c.node.host.Network().Peers() {
+		c.consider(p)
+	}
+	c.node.rejudge()
+	return nil
+}
+
+// judge is this channel's say in who is a valid member of the network.
+func (c *Channel) judge(id *msp.Identity, intermediates [][]byte, now time.Time) error {
+	m := c.conf.Load().MSP(id.MSPID())
+	if m == nil {
+		return errNotMine
+	}
+	return m.ValidateLive(id, intermediates, now)
+}
+
+// isMember says whether the host p may take part, under the configuration in
+// force. It is asked for every stream, so verdicts are kept.
+func (c *Channel) isMember(p peer.ID) bool {
+	id, intermediates, ok := c.node.guard.identity(p)
+	if !ok {
+		return false
+	}
+	conf := c.conf.Load()
+	c.mu.Lock()
+	a, ok := c.admitted[p]
+	c.mu.Unlock()
+	if ok && a.conf == conf && a.id == id {
+		return a.admit
+	}
+	err := conf.Member(id, intermediates, c.node.guard.now())
+	c.mu.Lock()
+	c.admitted[p] = admission{conf, id, err == nil}
+	c.mu.Unlock()
+	if err != nil {
+		c.log.Debug("not a member of the channel", "peer", p, "msp", id.MSPID(), "subject", id.Name(), "err", err)
+	}
+	return err == nil
+}
+
+// consider lets a connected host in, or puts it out, as the configuration in
+// force says.
+func (c *Channel) consider(p peer.ID) {
+	if c.isMember(p) {
+		c.node.host.ConnManager().Protect(p, "member:"+c.name)
+		c.view.Arrive(p)
+		return
+	}
+	c.node.host.ConnManager().Unprotect(p, "member:"+c.name)
+	c.view.Expel(p)
+	c.sync.PeerGone(p)
+}
+
+func (c *Channel) gone(p peer.ID) {
+	c.mu.Lock()
+	delete(c.admitted, p)
+	c.mu.Unlock()
+	c.sync.PeerGone(p)
+}
+
+func marksKey(ch string) string { return "alive/" + ch }
+
+// remembered is what membership keeps of a channel across restarts: the newest
+// message accepted of each identity.
+func (n *Node) remembered(ch string) ([]byte, error) {
+	v, err := n.db.Meta(marksKey(ch))
+	if errors.Is(err, ledger.ErrNotFound) {
+		return nil, nil
+	}
+	return v, err
+}
+
+// incarnation is this start's number on a channel: above every earlier one's,
+// although the clock may have gone back.
+func (n *Node) incarnation(ch string) (uint64, error) {
+	key := "incarnation/" + ch
+	next := uint64(n.guard.now().UnixMilli())
+	v, err := n.db.Meta(key)
+	switch {
+	case err == nil && len(v) == 8:
+		next = max(next, binary.BigEndian.Uint64(v)+1)
+	case err != nil && !errors.Is(err, ledger.ErrNotFound):
+		return 0, err
+	}
+	return next, n.db.PutMeta(key, binary.BigEndian.AppendUint64(nil, next))
+}

@@ -1,0 +1,157 @@
+package node
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+	"github.com/libp2p/go-libp2p"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"context"
+
+	"grapevine/channel"
+	"grapevine/election"
+	"grapevine/msp"
+)
+
+// Config is what a peer is made of. [Default] gives what most want; Signer,
+// Dir and Listen must be set.
+type Config struct {
+	// Dir holds the host key, the ledger and the lock. One node at a time.
+	Dir string
+	// Name is shown to people; it plays no part in any protocol.
+	Name string
+	// NetworkID keeps bindings of one network from counting in another. All
+	// members of a network use the same.
+	NetworkID string
+
+	// Signer is the node's MSP identity; msp.Load reads it from a folder.
+	Signer msp.Signer
+	// Chain are the intermediates that issued it, DER, leaf's issuer first;
+	// never roots.
+	Chain [][]byte
+	// MSP is the definition of the node's own organisation. It lets members of
+	// it in before the first channel is joined; nil: only joined channels'
+	// configurations say who is valid.
+	MSP *msp.MSP
+
+	// Listen are multiaddrs, such as /ip4/0.0.0.0/tcp/7051.
+	Listen []string
+	// ExternalEndpoint, host:port, is what other organisations learn. Without
+	// one this peer is not announced to them.
+	ExternalEndpoint string
+	// Bootstrap are peers of the own organisation, host:port or multiaddr, who
+	// are dialled for ever.
+	Bootstrap []string
+	// MaxPeers is what the host's limits are made for.
+	MaxPeers int
+
+	// Leader says whether this peer pulls from the ordering service.
+	Leader election.Mode
+	// Orderers tunes the client to the ordering service.
+	Orderers OrdererClient
+	// Alive is the slow beat of signed alive messages.
+	Alive time.Duration
+	// BindingLife is how long a binding of the host key to the MSP identity
+	// lasts: how long a stolen host key works. It is renewed at half time.
+	BindingLife time.Duration
+	// BufferBytes bounds the blocks of a channel that wait for an earlier one.
+	BufferBytes int64
+
+	// Source, if not nil, replaces the client to the ordering service: the
+	// leader asks it for the blocks from a number on.
+	Source func(ch string, conf func() *channel.Config) Source
+	// InMemory keeps nothing on disk; for simulations.
+	InMemory bool
+	// Libp2p are further options of the host, after ours.
+	Libp2p []libp2p.Option
+
+	// Log takes what people should know; nil: nothing is said.
+	Log *slog.Logger
+	// Metrics registers the node's metrics; nil: none are kept.
+	Metrics prometheus.Registerer
+}
+
+// A Source yields blocks in order from a number on, waits at the tip and ends
+// only with ctx.
+type Source interface {
+	Blocks(ctx context.Context, from uint64) iter.Seq2[*common.Block, error]
+}
+
+// OrdererClient tunes the client to the ordering service. The zero value has
+// the defaults of package orderer.
+type OrdererClient struct {
+	// Overrides replaces endpoints of the channel configuration, by exact
+	// host:port.
+	Overrides map[string]Override
+	// Certificate is offered to the orderer's TLS; nil: none.
+	Certificate *tls.Certificate
+
+	DialTimeout, MinBackoff, MaxBackoff, Stall time.Duration
+}
+
+// An Override is where to go instead of a configured orderer endpoint.
+type Override struct {
+	Address string
+	Roots   *x509.CertPool // nil: those of the channel configuration
+}
+
+// bindingLife is how long a stolen host key works.
+const bindingLife = 24 * time.Hour
+
+// Default returns a Config that lacks only Dir, Signer and Listen.
+func Default() Config {
+	return Config{
+		NetworkID:   "dev",
+		MaxPeers:    256,
+		Leader:      election.Standby,
+		Alive:       time.Second,
+		BindingLife: bindingLife,
+		BufferBytes: 64 << 20,
+	}
+}
+
+// Validate says everything that is wrong, not the first thing only.
+func (c *Config) Validate() error {
+	var errs []error
+	wrong := func(bad bool, field, what string) {
+		if bad {
+			errs = append(errs, fmt.Errorf("%s %s", field, what))
+		}
+	}
+	wrong(c.Dir == "", "Dir", "is empty: name a folder for the host key and the ledger")
+	wrong(c.Signer == nil, "Signer", "is nil: load one with msp.Load")
+	wrong(c.NetworkID == "", "NetworkID", "is empty: all members of a network share one, such as \"dev\"")
+	wrong(len(c.Listen) == 0, "Listen", "is empty: name at least one multiaddr, such as /ip4/0.0.0.0/tcp/7051")
+	wrong(c.MaxPeers <= 0, "MaxPeers", "must be positive")
+	wrong(c.Alive <= 0, "Alive", "must be positive")
+	wrong(c.BindingLife < time.Minute, "BindingLife", "is under a minute: the clocks of two peers may differ by more")
+	wrong(c.BufferBytes <= 0, "BufferBytes", "must be positive")
+	for _, a := range c.Listen {
+		if _, err := ma.NewMultiaddr(a); err != nil {
+			errs = append(errs, fmt.Errorf("Listen %q is no multiaddr: %w", a, err))
+		}
+	}
+	if e := c.ExternalEndpoint; e != "" {
+		if h, p, err := net.SplitHostPort(e); err != nil || h == "" || p == "" || p == "0" {
+			errs = append(errs, fmt.Errorf("ExternalEndpoint %q is not host:port", e))
+		}
+	}
+	for _, b := range c.Bootstrap {
+		if _, err := multiaddrs(b); err != nil {
+			errs = append(errs, fmt.Errorf("Bootstrap: %w", err))
+		}
+	}
+	if err := c.Leader.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("Leader: %w", err))
+	}
+	return errors.Join(errs...)
+}

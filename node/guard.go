@@ -1,0 +1,294 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"crypto/x509"
+
+	"github.com/libp2p/go-libp2p/core/control"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	ma "github.com/multiformats/go-multiaddr"
+	"github.com/quic-go/quic-go"
+
+	"grapevine/msp"
+	"grapevine/wire"
+)
+
+// Reasons for which a handshake is refused, beside those of package msp.
+var (
+	noBinding = wire.NewReason("node.no_binding", wire.Close)
+	stranger  = wire.NewReason("node.unknown_msp", wire.Close)
+)
+
+// pending is how long an identity is remembered between its handshake and its
+// connection: one certificate shown with many host keys must fill nothing.
+const pending = 30 * time.Second
+
+// A judge says whether an identity is valid now, under one definition of an
+// organisation or the configuration of one channel. It returns an error that
+// is errNotMine if the identity's MSP is none that it knows.
+type judge func(id *msp.Identity, intermediates [][]byte, now time.Time) error
+
+var errNotMine = errors.New("another organisation's")
+
+// A guest is a host whose handshake was accepted.
+type guest struct {
+	id            *msp.Identity
+	intermediates [][]byte
+	notAfter      time.Time // of binding and leaf, whichever is first
+	seen          time.Time
+	conns         int
+}
+
+// guard decides who gets through the handshake, and remembers which MSP
+// identity stands behind each host. It is the connection gater of the host.
+//
+// An identity is valid if any judge says so: the node's own MSP folder, or a
+// channel that it has joined. Each channel's wall asks its own configuration
+// again.
+type guard struct {
+	networkID string
+	now       func() time.Time
+	refused   func(r *wire.Reason, transport string)
+	supplant  func(old peer.ID, now peer.ID, id *msp.Identity) // closes old's connections
+
+	mu     sync.Mutex
+	judges map[string]judge      // owned by mu
+	guests map[peer.ID]*guest    // owned by mu
+	live   map[msp.PKIID]peer.ID // host with a connection, owned by mu
+}
+
+func newGuard(networkID string, refused func(*wire.Reason, string)) *guard {
+	return &guard{
+		networkID: networkID,
+		now:       time.Now,
+		refused:   refused,
+		supplant:  func(peer.ID, peer.ID, *msp.Identity) {},
+		judges:    map[string]judge{},
+		guests:    map[peer.ID]*guest{},
+		live:      map[msp.PKIID]peer.ID{},
+	}
+}
+
+// setJudge adds or replaces the judge called name; nil removes it.
+func (g *guard) setJudge(name string, j judge) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if j == nil {
+		delete(g.judges, name)
+		return
+	}
+	g.judges[name] = j
+}
+
+// admit judges the libp2p TLS certificate of a handshake and remembers the
+// host behind it. It runs inside the handshake, on TCP and on QUIC.
+func (g *guard) admit(cert *x509.Certificate, transport string) error {
+	_, err := g.check(cert)
+	if err != nil {
+		r := wire.ReasonOf(err)
+		if r == nil {
+			r = noBinding
+		}
+		g.refused(r, transport)
+	}
+	return err
+}
+
+func (g *guard) check(cert *x509.Certificate) (peer.ID, error) {
+	host, err := libp2ptls.PubKeyFromCertChain([]*x509.Certificate{cert})
+	if err != nil {
+		return "", fmt.Errorf("host key: %w", errors.Join(noBinding, err))
+	}
+	p, err := peer.IDFromPublicKey(host)
+	if err != nil {
+		return "", fmt.Errorf("host key: %w", errors.Join(noBinding, err))
+	}
+	b, err := msp.BindingFrom(cert)
+	if err != nil {
+		return "", fmt.Errorf("binding of %s: %w", p, err)
+	}
+	now := g.now()
+	id, err := b.Verify(g.networkID, host, now, g.judge)
+	if err != nil {
+		return "", fmt.Errorf("binding of %s: %w", p, err)
+	}
+	until := time.Unix(b.NotAfter, 0)
+	if t := id.Certificate().NotAfter; t.Before(until) {
+		until = t
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.sweepPending(now)
+	if q := g.pendingOf(id.PKIID()); q != "" && q != p {
+		delete(g.guests, q) // one live and one pending host for each identity
+	}
+	old := g.guests[p]
+	fresh := &guest{id: id, intermediates: b.Chain[1:], notAfter: until, seen: now}
+	if old != nil {
+		fresh.conns = old.conns
+	}
+	g.guests[p] = fresh
+	return p, nil
+}
+
+// judge asks the judges in a fixed order; the first that accepts decides. Of
+// several refusals the one of the judge that knows the organisation is told.
+func (g *guard) judge(id *msp.Identity, intermediates [][]byte, now time.Time) error {
+	g.mu.Lock()
+	names := make([]string, 0, len(g.judges))
+	for n := range g.judges {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	judges := make([]judge, len(names))
+	for i, n := range names {
+		judges[i] = g.judges[n]
+	}
+	g.mu.Unlock()
+	err := fmt.Errorf("organisation %q is in no channel of this node: %w", id.MSPID(), stranger)
+	for _, j := range judges {
+		e := j(id, intermediates, now)
+		if e == nil {
+			return nil
+		}
+		if !errors.Is(e, errNotMine) {
+			err = e
+		}
+	}
+	return err
+}
+
+// identity returns who stands behind a host that passed the handshake.
+func (g *guard) identity(p peer.ID) (*msp.Identity, [][]byte, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	v := g.guests[p]
+	if v == nil {
+		return nil, nil, false
+	}
+	return v.id, v.intermediates, true
+}
+
+// rejudge returns the hosts that are valid no more: those whose binding or
+// certificate has ended, and, when all is set, those that no judge accepts
+// since a configuration or a CRL changed.
+func (g *guard) rejudge(all bool) []peer.ID {
+	now := g.now()
+	g.mu.Lock()
+	g.sweepPending(now)
+	guests := make(map[peer.ID]*guest, len(g.guests))
+	for p, v := range g.guests {
+		guests[p] = v
+	}
+	g.mu.Unlock()
+	var out []peer.ID
+	for p, v := range guests {
+		if now.After(v.notAfter) || all && g.judge(v.id, v.intermediates, now) != nil {
+			out = append(out, p)
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, p := range out {
+		if v := g.guests[p]; v == guests[p] && v.conns == 0 {
+			delete(g.guests, p)
+		}
+	}
+	return out
+}
+
+// sweepPending forgets hosts that shook hands and never connected. mu is held.
+func (g *guard) sweepPending(now time.Time) {
+	for p, v := range g.guests {
+		if v.conns == 0 && now.Sub(v.seen) > pending {
+			delete(g.guests, p)
+		}
+	}
+}
+
+// pendingOf returns the host without a connection that showed id. mu is held.
+func (g *guard) pendingOf(id msp.PKIID) peer.ID {
+	for p, v := range g.guests {
+		if v.conns == 0 && v.id.PKIID() == id {
+			return p
+		}
+	}
+	return ""
+}
+
+// InterceptPeerDial allows every dial: whom to dial is decided above.
+func (g *guard) InterceptPeerDial(peer.ID) bool { return true }
+
+// InterceptAddrDial allows every address.
+func (g *guard) InterceptAddrDial(peer.ID, ma.Multiaddr) bool { return true }
+
+// InterceptAccept allows every socket: the resource manager bounds them, the
+// handshake judges them.
+func (g *guard) InterceptAccept(network.ConnMultiaddrs) bool { return true }
+
+// InterceptSecured is where a QUIC handshake is judged, for QUIC hides its
+// tls.Config; libp2p calls it before Dial and Accept return. A TCP handshake
+// was judged inside and is known by now.
+func (g *guard) InterceptSecured(_ network.Direction, p peer.ID, c network.ConnMultiaddrs) bool {
+	var q *quic.Conn
+	if as, ok := c.(interface{ As(any) bool }); ok && as.As(&q) {
+		certs := q.ConnectionState().TLS.PeerCertificates
+		return len(certs) == 1 && g.admit(certs[0], "quic") == nil
+	}
+	_, _, ok := g.identity(p)
+	return ok
+}
+
+// InterceptUpgraded replaces the host that stood behind the same identity
+// until now: the newer one counts. Two connections of one host are normal.
+func (g *guard) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason) {
+	p := c.RemotePeer()
+	g.mu.Lock()
+	v := g.guests[p]
+	if v == nil {
+		g.mu.Unlock()
+		return false, 0
+	}
+	old := g.live[v.id.PKIID()]
+	g.live[v.id.PKIID()] = p
+	id := v.id
+	g.mu.Unlock()
+	if old != "" && old != p {
+		g.supplant(old, p, id)
+	}
+	return true, 0
+}
+
+// connected and disconnected keep count of a guest's connections.
+func (g *guard) connected(p peer.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if v := g.guests[p]; v != nil {
+		v.conns++
+	}
+}
+
+func (g *guard) disconnected(p peer.ID) (last bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	v := g.guests[p]
+	if v == nil {
+		return true
+	}
+	if v.conns--; v.conns > 0 {
+		return false
+	}
+	v.conns = 0
+	delete(g.guests, p)
+	if g.live[v.id.PKIID()] == p {
+		delete(g.live, v.id.PKIID())
+	}
+	return true
+}

@@ -1,0 +1,192 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/x/rate"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"grapevine/wire"
+)
+
+// The host's limits, as functions of how many peers it is made for. Handshakes
+// that are not accepted yet live in the transient scope. What an identity may
+// use is bounded behind the handshake, for one address may stand for a whole
+// organisation.
+const (
+	transientConns = 256
+	doorStreams    = 8        // per peer and channel: mesh both ways, ranges, later cast
+	peerMemory     = 64 << 20 // bytes of stream buffers per peer
+	limitChannels  = 64       // channels that the limits are made for
+)
+
+// hostKey loads the Ed25519 host key from dir, or makes one there.
+func hostKey(dir string) (crypto.PrivKey, error) {
+	path := filepath.Join(dir, "host.key")
+	raw, err := os.ReadFile(path)
+	if err == nil {
+		key, err := crypto.UnmarshalPrivateKey(raw)
+		if err == nil && key.Type() != crypto.Ed25519 {
+			err = errors.New("not an Ed25519 key")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading the host key %s: %w", path, err)
+		}
+		return key, nil
+	}
+	if !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("reading the host key: %w", err)
+	}
+	key, _, err := crypto.GenerateEd25519Key(nil)
+	if err != nil {
+		return nil, err
+	}
+	if raw, err = crypto.MarshalPrivateKey(key); err != nil {
+		return nil, err
+	}
+	if err := renameio.WriteFile(path, raw, 0o600); err != nil {
+		return nil, fmt.Errorf("keeping the host key: %w", err)
+	}
+	return key, nil
+}
+
+// A hostSpec is what a libp2p host of ours is made of.
+type hostSpec struct {
+	own      *credentials
+	guard    *guard
+	listen   []string
+	external []ma.Multiaddr // what identify tells; nothing else is told
+	maxPeers int
+	extra    []libp2p.Option
+}
+
+// newHost builds the host: TCP with our handshake and yamux, QUIC with the same
+// binding; no relay, no hole punching, no discovery beyond what we dial.
+func newHost(s hostSpec) (host.Host, *quicTransport, error) {
+	template, err := s.own.renew(s.guard.now())
+	if err != nil {
+		return nil, nil, err
+	}
+	limits, err := resources(s.maxPeers)
+	if err != nil {
+		return nil, nil, fmt.Errorf("setting limits: %w", err)
+	}
+	conns, err := connmgr.NewConnManager(2*s.maxPeers, 4*s.maxPeers, connmgr.WithGracePeriod(time.Minute))
+	if err != nil {
+		return nil, nil, err
+	}
+	var q quicTransport
+	opts := []libp2p.Option{
+		libp2p.Identity(s.own.host),
+		libp2p.ListenAddrStrings(s.listen...),
+		libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Transport(newQUIC(template, &q)),
+		libp2p.Security(wire.SecurityID, newSecurity(s.own, s.guard)),
+		libp2p.ConnectionGater(s.guard),
+		libp2p.ResourceManager(limits),
+		libp2p.ConnectionManager(conns),
+		libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return s.external }),
+		libp2p.DialRanker(tcpFirst),
+		libp2p.DisableRelay(),
+		libp2p.ForceReachabilityPublic(),
+		libp2p.DisableIdentifyAddressDiscovery(),
+		libp2p.Ping(false),
+		libp2p.UserAgent("grapevine"),
+	}
+	h, err := libp2p.New(append(opts, s.extra...)...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening the libp2p host: %w", err)
+	}
+	return h, &q, nil
+}
+
+// resources bounds connections, streams and memory; never the null manager.
+func resources(n int) (network.ResourceManager, error) {
+	conns := rcmgr.LimitVal(2*n + 64)
+	streams := rcmgr.LimitVal(doorStreams * n * 4)
+	perPeer := rcmgr.LimitVal(doorStreams * limitChannels)
+	door := protocol.ID(wire.DoorID)
+	cfg := rcmgr.PartialLimitConfig{
+		System:       rcmgr.ResourceLimits{Conns: conns, ConnsInbound: conns, ConnsOutbound: conns, FD: conns + 256, Streams: streams, StreamsInbound: streams, StreamsOutbound: streams},
+		Transient:    rcmgr.ResourceLimits{Conns: transientConns, ConnsInbound: transientConns, ConnsOutbound: transientConns, FD: transientConns, Streams: streams, StreamsInbound: streams, StreamsOutbound: streams},
+		PeerDefault:  rcmgr.ResourceLimits{Conns: 8, ConnsInbound: 8, ConnsOutbound: 8, Streams: perPeer, StreamsInbound: perPeer, StreamsOutbound: perPeer, Memory: peerMemory},
+		Protocol:     map[protocol.ID]rcmgr.ResourceLimits{door: {Streams: streams, StreamsInbound: streams, StreamsOutbound: streams}},
+		ProtocolPeer: map[protocol.ID]rcmgr.ResourceLimits{door: {Streams: perPeer, StreamsInbound: perPeer, StreamsOutbound: perPeer}},
+	}
+	subnet := func(bits int) []rcmgr.ConnLimitPerSubnet {
+		return []rcmgr.ConnLimitPerSubnet{{PrefixLength: bits, ConnCount: 2*n + 64}}
+	}
+	loopback := []rate.PrefixLimit{
+		{Prefix: netip.MustParsePrefix("127.0.0.0/8")}, {Prefix: netip.MustParsePrefix("::1/128")},
+	}
+	perAddress := rate.Limit{RPS: 10, Burst: 2*n + 64}
+	return rcmgr.NewResourceManager(rcmgr.NewFixedLimiter(cfg.Build(rcmgr.DefaultLimits.AutoScale())),
+		rcmgr.WithLimitPerSubnet(subnet(32), subnet(56)),
+		rcmgr.WithConnRateLimiters(&rate.Limiter{
+			NetworkPrefixLimits: loopback,
+			SubnetRateLimiter: rate.SubnetLimiter{
+				IPv4SubnetLimits: []rate.SubnetLimit{{PrefixLength: 32, Limit: perAddress}},
+				IPv6SubnetLimits: []rate.SubnetLimit{{PrefixLength: 56, Limit: perAddress}},
+			},
+		}))
+}
+
+// tcpFirst dials TCP at once and QUIC 50 ms behind: one TCP stream carries
+// several times what a QUIC stream does on the same machine.
+func tcpFirst(addrs []ma.Multiaddr) []network.AddrDelay {
+	out := make([]network.AddrDelay, len(addrs))
+	for i, a := range addrs {
+		out[i].Addr = a
+		if _, err := a.ValueForProtocol(ma.P_TCP); err != nil {
+			out[i].Delay = 50 * time.Millisecond
+		}
+	}
+	return out
+}
+
+// multiaddrs turns host:port, or a multiaddr, into addresses to dial: TCP and
+// QUIC on the same number.
+func multiaddrs(endpoint string) ([]ma.Multiaddr, error) {
+	if endpoint != "" && endpoint[0] == '/' {
+		a, err := ma.NewMultiaddr(endpoint)
+		return []ma.Multiaddr{a}, err
+	}
+	h, port, err := net.SplitHostPort(endpoint)
+	if err != nil {
+		return nil, fmt.Errorf("endpoint %q is neither host:port nor a multiaddr: %w", endpoint, err)
+	}
+	if h == "" || port == "" || port == "0" {
+		return nil, fmt.Errorf("endpoint %q names no host or no port", endpoint)
+	}
+	kind := "dns"
+	if ip, err := netip.ParseAddr(h); err == nil {
+		kind = "ip4"
+		if ip.Is6() && !ip.Is4In6() {
+			kind = "ip6"
+		}
+	}
+	t, err := ma.NewMultiaddr("/" + kind + "/" + h + "/tcp/" + port)
+	if err != nil {
+		return nil, fmt.Errorf("endpoint %q: %w", endpoint, err)
+	}
+	u, err := ma.NewMultiaddr("/" + kind + "/" + h + "/udp/" + port + "/quic-v1")
+	if err != nil {
+		return nil, fmt.Errorf("endpoint %q: %w", endpoint, err)
+	}
+	return []ma.Multiaddr{t, u}, nil
+}

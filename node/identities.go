@@ -1,0 +1,103 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+
+	"grapevine/msp"
+)
+
+// watchIdentities closes connections whose binding or certificate has ended,
+// and renews the node's own binding at half its life.
+func (n *Node) watchIdentities(ctx context.Context) error {
+	sweep := time.NewTicker(time.Second)
+	defer sweep.Stop()
+	renew := time.NewTimer(n.cfg.BindingLife / 2)
+	defer renew.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-sweep.C:
+			n.closeAll(n.guard.rejudge(false), "its binding or certificate has ended")
+		case <-renew.C:
+			if err := n.renew(); err != nil {
+				n.log.Error("the binding could not be renewed; trying again in a minute", "err", err)
+				renew.Reset(time.Minute)
+				continue
+			}
+			renew.Reset(n.cfg.BindingLife / 2)
+		}
+	}
+}
+
+// rejudge closes the connections of whoever no judge accepts any more.
+func (n *Node) rejudge() {
+	n.closeAll(n.guard.rejudge(true), "no configuration of this node accepts its identity")
+}
+
+func (n *Node) closeAll(ps []peer.ID, why string) {
+	for _, p := range ps {
+		n.log.Warn("closing a peer's connections", "peer", p, "why", why)
+		if err := n.host.Network().ClosePeer(p); err != nil {
+			n.log.Warn("closing a peer's connections", "peer", p, "err", err)
+		}
+	}
+}
+
+// supplant closes the connections of a host whose identity another host now
+// shows. The code tells it not to come back at once.
+func (n *Node) supplant(old, now peer.ID, id *msp.Identity) {
+	n.log.Warn("two hosts show one identity; the newer one stays", "msp", id.MSPID(), "subject", id.Name(), "closed", old, "stays", now)
+	for _, c := range n.host.Network().ConnsToPeer(old) {
+		if err := c.CloseWithError(network.ConnSupplanted); err != nil {
+			n.log.Debug("closing a supplanted connection", "peer", old, "err", err)
+		}
+	}
+}
+
+// renew shows a new binding in every handshake from now on, on both
+// transports; open connections live on.
+func (n *Node) renew() error {
+	template, err := n.own.renew(n.guard.now())
+	if err != nil {
+		return err
+	}
+	if err := n.quic.renew(template); err != nil {
+		return err
+	}
+	var listen []ma.Multiaddr
+	for _, a := range n.host.Network().ListenAddresses() {
+		if _, err := a.ValueForProtocol(ma.P_QUIC_V1); err == nil {
+			listen = append(listen, a)
+		}
+	}
+	if len(listen) == 0 {
+		return nil
+	}
+	s, ok := n.host.Network().(interface{ ListenClose(...ma.Multiaddr) })
+	if !ok {
+		return errors.New("the host's network can't re-open its listeners")
+	}
+	s.ListenClose(listen...)
+	if err := n.host.Network().Listen(listen...); err != nil {
+		return fmt.Errorf("listening again on %v: %w", listen, err)
+	}
+	return nil
+}
+
+// watchDisk ends Run when the ledger's disk has failed.
+func (n *Node) watchDisk(ctx context.Context) error {
+	select {
+	case err := <-n.broken:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

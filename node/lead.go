@@ -1,0 +1,124 @@
+package node
+
+import (
+	"context"
+	"sync"
+
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+
+	"grapevine/block"
+	"grapevine/orderer"
+	"grapevine/wire"
+)
+
+// lead pulls from the ordering service and publishes what comes, until ctx
+// ends. It has no path of its own into the ledger: what it pulled goes through
+// the same checks and the same window as what others publish. It returns early
+// only if the source ends, and is then called again.
+func (c *Channel) lead(ctx context.Context) {
+	c.log.Info("leading: pulling from the ordering service")
+	c.node.metrics.leading(c.name, true)
+	defer c.node.metrics.leading(c.name, false)
+	for b, err := range c.source().Blocks(ctx, c.ledger.Height()) {
+		if err == nil {
+			err = c.publish(ctx, b)
+		}
+		if err != nil {
+			if ctx.Err() == nil {
+				c.log.Warn("leading: the source's block is refused; asking again", "err", err)
+			}
+			return
+		}
+	}
+}
+
+// publish takes one block of the ordering service: check, offer, tell others.
+func (c *Channel) publish(ctx context.Context, b *common.Block) error {
+	number := b.GetHeader().GetNumber()
+	if err := c.sync.Room(ctx, number); err != nil {
+		return err
+	}
+	checked, err := block.CheckBlock(c.conf.Load().Rules(), b)
+	if err != nil {
+		if r := wire.ReasonOf(err); r != nil {
+			c.node.metrics.refused(c.name, r)
+		}
+		return err
+	}
+	if !c.sync.Has(number, checked.Hash()) {
+		// Orderers' copies differ in their signatures, hence in their message
+		// ids: a second leader that published too would double the traffic.
+		c.sync.Offer(checked, c.node.host.ID(), "orderer")
+		if err := c.mesh.Publish(ctx, checked); err != nil {
+			return err
+		}
+	}
+	if !block.IsConfig(b) {
+		return nil
+	}
+	return c.turned.wait(ctx, func() bool { return c.conf.Load().Number() >= number })
+}
+
+func (c *Channel) source() Source {
+	n := c.node
+	if n.cfg.Source != nil {
+		return n.cfg.Source(c.name, c.conf.Load)
+	}
+	o := n.cfg.Orderers
+	return orderer.NewClient(orderer.ClientConfig{
+		Channel: c.name, Signer: n.cfg.Signer, Endpoints: c.endpoints, ClientCert: o.Certificate,
+		DialTimeout: o.DialTimeout, MinBackoff: o.MinBackoff, MaxBackoff: o.MaxBackoff, Stall: o.Stall,
+		Attest:    func(b *common.Block) error { return block.Attest(c.conf.Load().Rules(), b) },
+		OnConnect: func(addr string) { c.orderer.Store(&addr); n.metrics.reconnected(c.name) },
+		Logger:    c.log,
+	})
+}
+
+// endpoints are the ordering service's, as the configuration in force and the
+// node's overrides say.
+func (c *Channel) endpoints() []orderer.Endpoint {
+	var out []orderer.Endpoint
+	for _, o := range c.conf.Load().Orderers() {
+		e := orderer.Endpoint{Address: o.Endpoint, Roots: o.TLSRoots}
+		if v, ok := c.node.cfg.Orderers.Overrides[o.Endpoint]; ok {
+			e.Override = v.Address
+			if v.Roots != nil {
+				e.Roots = v.Roots
+			}
+		}
+		out = append(out, e)
+	}
+	return out
+}
+
+// turn wakes those who wait for a change. Its zero value isn't usable.
+type turn struct {
+	mu sync.Mutex
+	ch chan struct{} // closed and replaced at each change, owned by mu
+}
+
+func newTurn() *turn { return &turn{ch: make(chan struct{})} }
+
+func (t *turn) tell() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	close(t.ch)
+	t.ch = make(chan struct{})
+}
+
+// wait returns when ok does, or with ctx's error.
+func (t *turn) wait(ctx context.Context, ok func() bool) error {
+	for {
+		t.mu.Lock()
+		ch := t.ch
+		t.mu.Unlock()
+		if ok() {
+			return nil
+		}
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package node
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"grapevine/block"
+	"grapevine/wire"
+)
+
+// metrics are the node's figures. Fabric's names keep Fabric's meaning, so
+// that alerts go on working.
+type metrics struct {
+	reg prometheus.Registerer
+	all []prometheus.Collector
+
+	rejected   *prometheus.CounterVec // channel, reason
+	handshakes *prometheus.CounterVec // reason, transport
+	height     *prometheus.GaugeVec   // channel
+	chain      *prometheus.GaugeVec   // channel
+	leader     *prometheus.GaugeVec   // channel
+	reconnects *prometheus.CounterVec // channel
+}
+
+func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+	m := &metrics{
+		reg:        reg,
+		rejected:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_rejected_total", Help: "Refused messages, each counted once, by reason."}, []string{"channel", "reason"}),
+		handshakes: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_handshakes_refused_total", Help: "Handshakes refused, by reason and transport."}, []string{"reason", "transport"}),
+		height:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gossip_state_height", Help: "Current ledger height."}, []string{"channel"}),
+		chain:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "ledger_blockchain_height", Help: "Height of the chain in blocks."}, []string{"channel"}),
+		leader:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gossip_leader_election_leader", Help: "Peer is leader (1) or follower (0)."}, []string{"channel"}),
+		reconnects: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_orderer_reconnects_total", Help: "Connections made to the ordering service."}, []string{"channel"}),
+	}
+	m.all = []prometheus.Collector{m.rejected, m.handshakes, m.height, m.chain, m.leader, m.reconnects}
+	if reg == nil {
+		return m, nil
+	}
+	for _, c := range m.all {
+		if err := reg.Register(c); err != nil {
+			return nil, fmt.Errorf("registering metrics: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func (m *metrics) unregister() {
+	if m == nil || m.reg == nil {
+		return
+	}
+	for _, c := range m.all {
+		m.reg.Unregister(c)
+	}
+}
+
+func (m *metrics) refused(channel string, r *wire.Reason) {
+	m.rejected.WithLabelValues(channel, r.Code()).Inc()
+}
+
+func (m *metrics) handshakeRefused(r *wire.Reason, transport string) {
+	m.handshakes.WithLabelValues(r.Code(), transport).Inc()
+}
+
+func (m *metrics) committed(c *Channel, bs []block.Verified) {
+	h := float64(bs[len(bs)-1].Number() + 1)
+	m.height.WithLabelValues(c.name).Set(h)
+	m.chain.WithLabelValues(c.name).Set(h)
+}
+
+func (m *metrics) leading(channel string, yes bool) {
+	v := 0.0
+	if yes {
+		v = 1
+	}
+	m.leader.WithLabelValues(channel).Set(v)
+}
+
+func (m *metrics) reconnected(channel string) { m.reconnects.WithLabelValues(channel).Inc() }
+
+func (m *metrics) forget(channel string) {
+	l := prometheus.Labels{"channel": channel}
+	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.height, m.chain, m.leader, m.reconnects} {
+		v.DeletePartialMatch(l)
+	}
+}
+
+// logger lets the ledger speak through the node's log.
+type logger struct{ log *slog.Logger }
+
+func (l logger) Infof(format string, args ...any)  { l.log.Info(fmt.Sprintf(format, args...)) }
+func (l logger) Warnf(format string, args ...any)  { l.log.Warn(fmt.Sprintf(format, args...)) }
+func (l logger) Errorf(format string, args ...any) { l.log.Error(fmt.Sprintf(format, args...)) }

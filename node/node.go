@@ -1,0 +1,358 @@
+// Package node is the whole peer: it opens the host, the ledger and the rooms
+// of each channel, joins them by hand, supervises them, and is Grapevine's
+// public API.
+//
+//	n, err := node.Open(cfg)                       // opens the ledger, binds the sockets, starts no loop
+//	ch, err := n.Join(ctx, genesis)                // also while running
+//	g.Go(func() error { return n.Run(ctx) })       // every loop of the peer
+//	for b, err := range ch.Blocks(ctx, 0) { ... }  // in order, waits at the tip
+package node
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"grapevine/block"
+	"grapevine/channel"
+	"grapevine/ledger"
+	"grapevine/msp"
+	"grapevine/wire"
+)
+
+// Errors of a node.
+var (
+	// ErrDurability: the disk failed an acknowledged write. The process should
+	// end with exit code 74; nothing that was acknowledged is lost.
+	ErrDurability = errors.New("the disk failed")
+	// ErrNoChannel: this node has not joined the channel.
+	ErrNoChannel = errors.New("no such channel on this node")
+	// ErrJoined: the channel is joined already, from another genesis block.
+	ErrJoined = errors.New("joined already, from another genesis block")
+)
+
+// Node is one peer. Its methods are safe for concurrent use; Run may be called
+// once.
+type Node struct {
+	cfg     Config
+	log     *slog.Logger
+	metrics *metrics
+	own     *credentials
+	guard   *guard
+	host    host.Host
+	quic    *quicTransport
+	door    *channel.Door
+	db      *ledger.DB
+	meet    *meeting
+	started time.Time
+	broken  chan error // holds the disk's failure, once
+
+	mu       sync.Mutex
+	channels map[string]*Channel // owned by mu
+	spawn    func(*Channel)      // starts a channel's loops on Run's group; nil while Run doesn't run; owned by mu
+	closed   bool                // owned by mu
+}
+
+// Open opens the ledger, binds the sockets and opens every channel joined
+// before. It starts no loop of ours.
+func Open(cfg Config) (*Node, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("node configuration: %w", err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	n := &Node{cfg: cfg, log: cfg.Log, channels: map[string]*Channel{}, started: time.Now(), broken: make(chan error, 1)}
+	if err := n.open(); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+func (n *Node) open() error {
+	if err := os.MkdirAll(n.cfg.Dir, 0o700); err != nil {
+		return fmt.Errorf("opening the data folder: %w", err)
+	}
+	var err error
+	if n.metrics, err = newMetrics(n.cfg.Metrics); err != nil {
+		return err
+	}
+	n.db, err = ledger.Open(filepath.Join(n.cfg.Dir, "ledger"), ledger.Options{
+		InMemory:  n.cfg.InMemory,
+		Logger:    logger{n.log},
+		OnFailure: func(err error) { n.broken <- fmt.Errorf("%w: %w", ErrDurability, err) },
+	})
+	if err != nil {
+		return fmt.Errorf("opening the ledger: %w", err)
+	}
+	if err := bind(n.db, n.cfg.Dir, n.cfg.NetworkID, n.cfg.Signer.Identity()); err != nil {
+		return err
+	}
+	key, err := hostKey(n.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	n.own = &credentials{host: key, signer: n.cfg.Signer, chain: n.cfg.Chain, networkID: n.cfg.NetworkID, life: n.cfg.BindingLife}
+	n.guard = newGuard(n.cfg.NetworkID, n.metrics.handshakeRefused)
+	n.guard.supplant = n.supplant
+	if n.cfg.MSP != nil {
+		n.guard.setJudge("", membersOf(n.cfg.MSP))
+	}
+	external, err := n.external()
+	if err != nil {
+		return err
+	}
+	n.host, n.quic, err = newHost(hostSpec{
+		own: n.own, guard: n.guard, listen: n.cfg.Listen, external: external,
+		maxPeers: n.cfg.MaxPeers, extra: n.cfg.Libp2p,
+	})
+	if err != nil {
+		return err
+	}
+	n.host.Network().Notify(&network.NotifyBundle{ConnectedF: n.connected, DisconnectedF: n.disconnected})
+	n.door = channel.NewDoor(n.host)
+	n.meet = newMeeting(n)
+	for _, name := range n.db.Channels() {
+		if n.left(name) {
+			continue
+		}
+		if err := n.reopen(name); err != nil {
+			return fmt.Errorf("opening channel %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (n *Node) external() ([]ma.Multiaddr, error) {
+	if n.cfg.ExternalEndpoint == "" {
+		return nil, nil
+	}
+	return multiaddrs(n.cfg.ExternalEndpoint)
+}
+
+// Run runs every loop of the peer. It returns when ctx ends, or with the error
+// of what ended by itself: [ErrDurability] if the disk failed.
+func (n *Node) Run(ctx context.Context) error {
+	g, gctx := errgroup.WithContext(ctx)
+	n.mu.Lock()
+	if n.closed || n.spawn != nil {
+		n.mu.Unlock()
+		return errors.New("the node is closed or runs already")
+	}
+	n.spawn = func(c *Channel) {
+		ctx, cancel := context.WithCancel(gctx)
+		c.stop = cancel
+		g.Go(func() error {
+			defer close(c.done)
+			defer cancel()
+			return c.run(ctx)
+		})
+	}
+	for _, c := range n.channels {
+		n.spawn(c)
+	}
+	n.mu.Unlock()
+	g.Go(func() error { return n.watchDisk(gctx) })
+	g.Go(func() error { return n.watchIdentities(gctx) })
+	g.Go(func() error { return n.meet.run(gctx) })
+	err := g.Wait()
+	n.mu.Lock()
+	n.spawn, n.closed = nil, true
+	n.mu.Unlock()
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return nil
+	}
+	return err
+}
+
+// Close ends what Open opened; every socket, file and goroutine. Run must have
+// returned, or never been called.
+func (n *Node) Close() error {
+	n.mu.Lock()
+	n.closed = true
+	all := n.channels
+	n.channels = map[string]*Channel{}
+	n.mu.Unlock()
+	var errs []error
+	for _, c := range all {
+		errs = append(errs, c.close())
+	}
+	if n.door != nil {
+		errs = append(errs, n.door.Close())
+	}
+	if n.host != nil {
+		errs = append(errs, n.host.Close(), n.quic.Close())
+	}
+	if n.db != nil {
+		errs = append(errs, n.db.Close())
+	}
+	n.metrics.unregister()
+	return errors.Join(errs...)
+}
+
+// Join joins the channel of a genesis block; who hands it over is trusted. It
+// may be called before and while the node runs. Joining again with the same
+// block changes nothing.
+func (n *Node) Join(ctx context.Context, genesis *common.Block) (*Channel, error) {
+	raw, err := proto.Marshal(genesis)
+	if err != nil {
+		return nil, fmt.Errorf("genesis block: %w", err)
+	}
+	v, err := block.Genesis(raw)
+	if err != nil {
+		return nil, fmt.Errorf("genesis block: %w", err)
+	}
+	conf, err := channel.Parse(genesis)
+	if err != nil {
+		return nil, fmt.Errorf("genesis block: %w", err)
+	}
+	name := conf.Channel()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, errors.New("the node is closed")
+	}
+	if c := n.channels[name]; c != nil {
+		if c.genesis != v.Hash() {
+			return nil, fmt.Errorf("channel %s: %w", name, ErrJoined)
+		}
+		return c, nil
+	}
+	led, err := n.db.Channel(name)
+	if errors.Is(err, ledger.ErrNotFound) {
+		led, err = n.db.Create(name, v)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("channel %s: %w", name, err)
+	}
+	if err := sameGenesis(led, v.Hash()); err != nil {
+		return nil, err
+	}
+	if err := n.db.PutMeta(leftKey(name), nil); err != nil {
+		return nil, err
+	}
+	return n.add(led)
+}
+
+// add opens the rooms of a channel over its ledger. mu is held, or the node is
+// being opened.
+func (n *Node) add(led *ledger.Ledger) (*Channel, error) {
+	c, err := newChannel(n, led)
+	if err != nil {
+		return nil, err
+	}
+	n.channels[c.name] = c
+	if n.spawn != nil {
+		n.spawn(c)
+	}
+	return c, nil
+}
+
+func (n *Node) reopen(name string) error {
+	led, err := n.db.Channel(name)
+	if err != nil {
+		return err
+	}
+	_, err = n.add(led)
+	return err
+}
+
+// Leave ends a channel's loops and streams. With purge its blocks are deleted;
+// without, the node finds them when it joins again.
+func (n *Node) Leave(ctx context.Context, name string, purge bool) error {
+	n.mu.Lock()
+	c := n.channels[name]
+	delete(n.channels, name)
+	n.mu.Unlock()
+	if c == nil {
+		return fmt.Errorf("channel %s: %w", name, ErrNoChannel)
+	}
+	if c.stop != nil {
+		c.stop()
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	if err := c.close(); err != nil {
+		return err
+	}
+	if purge {
+		return n.db.Drop(name)
+	}
+	return n.db.PutMeta(leftKey(name), []byte{1})
+}
+
+func leftKey(name string) string { return "left/" + name }
+
+// left says whether a channel's blocks were kept after it was left.
+func (n *Node) left(name string) bool {
+	v, err := n.db.Meta(leftKey(name))
+	return err == nil && len(v) > 0
+}
+
+// Channel returns a joined channel.
+func (n *Node) Channel(name string) (*Channel, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if c := n.channels[name]; c != nil {
+		return c, nil
+	}
+	return nil, fmt.Errorf("channel %s: %w", name, ErrNoChannel)
+}
+
+// Channels returns the joined channels, sorted by name.
+func (n *Node) Channels() []*Channel {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	out := make([]*Channel, 0, len(n.channels))
+	for _, c := range n.channels {
+		out = append(out, c)
+	}
+	slices.SortFunc(out, func(a, b *Channel) int { return cmp.Compare(a.name, b.name) })
+	return out
+}
+
+// Host is the libp2p host, for those who embed it beside protocols of their
+// own.
+func (n *Node) Host() host.Host { return n.host }
+
+// PeerID is the libp2p peer ID of the node's host key.
+func (n *Node) PeerID() peer.ID { return n.host.ID() }
+
+// Identity is the node's MSP identity.
+func (n *Node) Identity() *msp.Identity { return n.cfg.Signer.Identity() }
+
+func (n *Node) connected(_ network.Network, c network.Conn) {
+	n.guard.connected(c.RemotePeer())
+	for _, ch := range n.Channels() {
+		ch.consider(c.RemotePeer())
+	}
+}
+
+func (n *Node) disconnected(_ network.Network, c network.Conn) {
+	if n.guard.disconnected(c.RemotePeer()) {
+		for _, ch := range n.Channels() {
+			ch.gone(c.RemotePeer())
+		}
+		n.meet.wake()
+	}
+}
+
+func (n *Node) refuse(channel string, r *wire.Reason) { n.metrics.refused(channel, r) }

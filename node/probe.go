@@ -1,0 +1,98 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
+	ma "github.com/multiformats/go-multiaddr"
+	madns "github.com/multiformats/go-multiaddr-dns"
+	manet "github.com/multiformats/go-multiaddr/net"
+	mss "github.com/multiformats/go-multistream"
+	"github.com/quic-go/quic-go"
+
+	"grapevine/wire"
+)
+
+// probeTime bounds a probe: resolving, dialling and the handshake.
+const probeTime = 5 * time.Second
+
+// probe shakes hands with whoever listens at an endpoint, verifies that it is a
+// member of a known organisation, and hangs up: so nobody has to write peer IDs
+// into a configuration.
+func (n *Node) probe(ctx context.Context, endpoint string) (peer.AddrInfo, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	addrs, err := multiaddrs(endpoint)
+	if err != nil {
+		return peer.AddrInfo{}, err
+	}
+	if info, err := peer.AddrInfosFromP2pAddrs(addrs...); err == nil && len(info) == 1 {
+		return info[0], nil // it names its peer
+	}
+	var errs []error
+	for _, a := range addrs {
+		for _, r := range n.resolve(ctx, a) {
+			p, err := n.probeAddr(ctx, r)
+			if err == nil {
+				return peer.AddrInfo{ID: p, Addrs: addrs}, nil
+			}
+			errs = append(errs, fmt.Errorf("%s: %w", r, err))
+		}
+	}
+	return peer.AddrInfo{}, fmt.Errorf("probing %s: %w", endpoint, errors.Join(errs...))
+}
+
+func (n *Node) resolve(ctx context.Context, a ma.Multiaddr) []ma.Multiaddr {
+	out, err := madns.DefaultResolver.Resolve(ctx, a)
+	if err != nil || len(out) == 0 {
+		return []ma.Multiaddr{a}
+	}
+	return out
+}
+
+func (n *Node) probeAddr(ctx context.Context, a ma.Multiaddr) (peer.ID, error) {
+	network, addr, err := manet.DialArgs(a)
+	if err != nil {
+		return "", err
+	}
+	if _, err := a.ValueForProtocol(ma.P_QUIC_V1); err == nil {
+		return n.probeQUIC(ctx, addr)
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, network, addr)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	defer context.AfterFunc(ctx, func() { c.Close() })()
+	if _, err := mss.SelectOneOf([]string{wire.SecurityID}, c); err != nil {
+		return "", fmt.Errorf("it does not speak %s: %w", wire.SecurityID, err)
+	}
+	conf, keys := n.own.handshake(n.guard, "", yamux.ID)
+	key, err := shake(ctx, tls.Client(c, conf), keys)
+	if err != nil {
+		return "", err
+	}
+	return peer.IDFromPublicKey(key)
+}
+
+func (n *Node) probeQUIC(ctx context.Context, addr string) (peer.ID, error) {
+	conf, keys := n.own.handshake(n.guard, "", "libp2p")
+	c, err := quic.DialAddr(ctx, addr, conf, nil)
+	if err != nil {
+		return "", err
+	}
+	defer c.CloseWithError(0, "")
+	select {
+	case key := <-keys:
+		return peer.IDFromPublicKey(key)
+	default:
+		return "", errors.New("the handshake ended without the remote's key")
+	}
+}

@@ -1,0 +1,185 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/core/sec"
+	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+
+	"grapevine/msp"
+	"grapevine/wire"
+)
+
+// early is how far before now a TLS certificate begins, for clocks that lag.
+const early = 5 * time.Minute
+
+// credentials are the node's own: its host key, and the binding of it to the
+// MSP identity that is in force.
+type credentials struct {
+	host      crypto.PrivKey
+	signer    msp.Signer
+	chain     [][]byte // the signer's intermediates, DER
+	networkID string
+	life      time.Duration
+
+	tls atomic.Pointer[libp2ptls.Identity] // swapped by renew
+}
+
+// renew makes a new binding and returns the template of the TLS certificate
+// that carries it. Handshakes on TCP show it from now on.
+func (c *credentials) renew(now time.Time) (*x509.Certificate, error) {
+	ext, until, err := c.extension(now)
+	if err != nil {
+		return nil, err
+	}
+	template := func() (*x509.Certificate, error) {
+		serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
+		return &x509.Certificate{
+			SerialNumber:    serial.Add(serial, big.NewInt(1)),
+			NotBefore:       now.Add(-early),
+			NotAfter:        until,
+			ExtraExtensions: []pkix.Extension{ext},
+		}, err
+	}
+	t, err := template()
+	if err != nil {
+		return nil, err
+	}
+	id, err := libp2ptls.NewIdentity(c.host, libp2ptls.WithCertTemplate(t))
+	if err != nil {
+		return nil, fmt.Errorf("making the TLS certificate: %w", err)
+	}
+	c.tls.Store(id)
+	return template() // NewIdentity appends to what it is given: a fresh one for QUIC
+}
+
+func (c *credentials) extension(now time.Time) (pkix.Extension, time.Time, error) {
+	b, err := msp.NewBinding(c.signer, c.chain, c.networkID, c.host.GetPublic(), now, c.life)
+	if err != nil {
+		return pkix.Extension{}, time.Time{}, fmt.Errorf("binding the host key to the MSP identity: %w", err)
+	}
+	ext, err := b.Extension()
+	return ext, time.Unix(b.NotAfter, 0), err
+}
+
+// handshake returns the TLS configuration of one handshake. With p empty any
+// host key is accepted, as listeners and probes do.
+func (c *credentials) handshake(g *guard, p peer.ID, alpn ...string) (*tls.Config, <-chan crypto.PubKey) {
+	conf, keys := c.tls.Load().ConfigForPeer(p)
+	conf.NextProtos = alpn
+	inner := conf.VerifyPeerCertificate
+	conf.VerifyPeerCertificate = func(raw [][]byte, chains [][]*x509.Certificate) error {
+		if err := inner(raw, chains); err != nil {
+			return err
+		}
+		cert, err := x509.ParseCertificate(raw[0])
+		if err != nil {
+			return err
+		}
+		return g.admit(cert, "tcp")
+	}
+	return conf, keys
+}
+
+// security is the libp2p security transport for TCP: TLS 1.3 with the MSP
+// binding verified inside the handshake.
+type security struct {
+	own    *credentials
+	guard  *guard
+	local  peer.ID
+	muxers []string
+}
+
+func newSecurity(own *credentials, g *guard) func(crypto.PrivKey, []upgrader.StreamMuxer) (*security, error) {
+	return func(key crypto.PrivKey, muxers []upgrader.StreamMuxer) (*security, error) {
+		local, err := peer.IDFromPrivateKey(key)
+		s := &security{own: own, guard: g, local: local}
+		for _, m := range muxers {
+			s.muxers = append(s.muxers, string(m.ID))
+		}
+		return s, err
+	}
+}
+
+// ID returns the name under which the handshake is negotiated.
+func (s *security) ID() protocol.ID { return wire.SecurityID }
+
+// SecureInbound runs the handshake as a server. The client's preferred muxer
+// is taken.
+func (s *security) SecureInbound(ctx context.Context, c net.Conn, p peer.ID) (sec.SecureConn, error) {
+	conf, keys := s.own.handshake(s.guard, p, s.muxers...)
+	conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		for _, proto := range hello.SupportedProtos {
+			if slices.Contains(s.muxers, proto) {
+				conf.NextProtos = []string{proto}
+				break
+			}
+		}
+		return conf, nil
+	}
+	return s.run(ctx, tls.Server(c, conf), keys)
+}
+
+// SecureOutbound runs the handshake as a client. A TLS 1.3 client finishes
+// first: it may return without error although the server is about to refuse.
+func (s *security) SecureOutbound(ctx context.Context, c net.Conn, p peer.ID) (sec.SecureConn, error) {
+	conf, keys := s.own.handshake(s.guard, p, s.muxers...)
+	return s.run(ctx, tls.Client(c, conf), keys)
+}
+
+func (s *security) run(ctx context.Context, c *tls.Conn, keys <-chan crypto.PubKey) (sec.SecureConn, error) {
+	key, err := shake(ctx, c, keys)
+	if err != nil {
+		return nil, errors.Join(err, c.NetConn().Close())
+	}
+	p, err := peer.IDFromPublicKey(key)
+	if err != nil {
+		return nil, errors.Join(err, c.NetConn().Close())
+	}
+	proto := c.ConnectionState().NegotiatedProtocol
+	return &secureConn{Conn: c, local: s.local, remote: p, key: key, state: network.ConnectionState{
+		StreamMultiplexer:         protocol.ID(proto),
+		UsedEarlyMuxerNegotiation: proto != "",
+	}}, nil
+}
+
+// shake completes a handshake and returns the remote's host key.
+func shake(ctx context.Context, c *tls.Conn, keys <-chan crypto.PubKey) (crypto.PubKey, error) {
+	if err := c.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	select {
+	case key := <-keys:
+		return key, nil
+	default:
+		return nil, errors.New("the handshake ended without the remote's key")
+	}
+}
+
+type secureConn struct {
+	*tls.Conn
+	local, remote peer.ID
+	key           crypto.PubKey
+	state         network.ConnectionState
+}
+
+func (c *secureConn) LocalPeer() peer.ID                 { return c.local }
+func (c *secureConn) RemotePeer() peer.ID                { return c.remote }
+func (c *secureConn) RemotePublicKey() crypto.PubKey     { return c.key }
+func (c *secureConn) ConnState() network.ConnectionState { return c.state }

@@ -1,0 +1,90 @@
+package node
+
+import (
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"grapevine/block"
+	"grapevine/election"
+	"grapevine/membership"
+	"grapevine/msp"
+)
+
+// ChannelStatus is what a node knows of one of its channels at one moment.
+type ChannelStatus struct {
+	Name       string
+	Tip        block.Tip
+	Lag        uint64 // blocks behind the highest height that a member told; a hint
+	Mode       election.Mode
+	Leading    bool   // this node pulls from the ordering service
+	Orderer    string // endpoint that it pulls from, or ""
+	SourceKind string // of the newest block: "orderer", "push", "pull", "none"
+	SourceName string
+	Members    int // connected and admitted members, this node included
+	Halted     error
+}
+
+// Status tells of the channel as this node sees it now.
+func (c *Channel) Status() ChannelStatus {
+	s := ChannelStatus{
+		Name: c.name, Tip: c.ledger.Tip(), Mode: c.elect.Mode(), Leading: c.elect.Leading(),
+		Members: len(c.view.Members()) + 1, Halted: c.Halted(),
+	}
+	if o := c.orderer.Load(); o != nil && s.Leading {
+		s.Orderer = *o
+	}
+	s.SourceKind, s.SourceName = c.sync.Source()
+	if p, err := peer.Decode(s.SourceName); err == nil {
+		s.SourceName = c.node.nameOf(p)
+	}
+	if s.SourceKind == "orderer" {
+		s.SourceName = s.Orderer
+	}
+	for _, m := range c.members.List() {
+		if m.Height > s.Tip.Height {
+			s.Lag = max(s.Lag, m.Height-s.Tip.Height)
+		}
+	}
+	return s
+}
+
+// Members lists the members that this node heard of on the channel, itself
+// not included.
+func (c *Channel) Members() []membership.Member { return c.members.List() }
+
+// Connected lists the connected and admitted members.
+func (c *Channel) Connected() []peer.ID { return c.view.Members() }
+
+// Genesis is the header hash of block 0.
+func (c *Channel) Genesis() [32]byte { return c.genesis }
+
+// Identify returns the MSP identity behind a connected host.
+func (n *Node) Identify(p peer.ID) (*msp.Identity, bool) {
+	id, _, ok := n.guard.identity(p)
+	return id, ok
+}
+
+// nameOf names a peer for people: its certificate's subject, or its peer ID.
+func (n *Node) nameOf(p peer.ID) string {
+	if id, ok := n.Identify(p); ok {
+		return id.Name()
+	}
+	if p == n.host.ID() {
+		return n.Identity().Name()
+	}
+	return p.String()
+}
+
+// Listen are the addresses that the node listens on, with the ports that were
+// chosen.
+func (n *Node) Listen() []string {
+	var out []string
+	for _, a := range n.host.Network().ListenAddresses() {
+		out = append(out, a.String())
+	}
+	return out
+}
+
+// Started is when the node was opened.
+func (n *Node) Started() time.Time { return n.started }
