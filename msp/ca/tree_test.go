@@ -18,6 +18,8 @@ import (
 
 var now = time.Date(2030, 5, 6, 7, 8, 9, 0, time.UTC)
 
+func clock() time.Time { return now }
+
 // The recorded tree was made by cryptogen of the recorded crypto-config.yaml.
 // Ours, made of the same file, has the same files, and each file has the same
 // shape.
