@@ -9,6 +9,7 @@
 package conf
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"sort"
@@ -28,6 +29,9 @@ const (
 	RolePeer
 	RoleOrderer
 )
+
+// maxUnknown bounds how many unknown names are reported one by one.
+const maxUnknown = 50
 
 // systemDir is where Fabric's packages keep their configuration.
 const systemDir = "/etc/hyperledger/fabric"
@@ -69,6 +73,7 @@ type Settings struct {
 	schema   *schema
 	values   map[string]*Value // by path in lower case
 	unused   map[string][]entry
+	unknown  int
 }
 
 // Load reads and judges a configuration.
@@ -114,6 +119,9 @@ func Load(in Input) *Settings {
 		if k := s.schema.byPath[strings.ToLower(f.Key)]; k != nil {
 			s.take(k, f.Value, nil, Source{Kind: "flag", Name: f.Name}, in.Dir)
 		}
+	}
+	if s.unknown > maxUnknown {
+		s.add(found(fault.UnknownKey, SeverityWarning, "", "", Source{Kind: "default"}, fmt.Sprintf("%d more unknown names", s.unknown-maxUnknown)))
 	}
 	s.noteUnused()
 	s.judge()
@@ -211,12 +219,12 @@ func (s *Settings) fromFile(e entry) {
 			Message: e.path + " is a section, not a value", Fix: []string{"put its keys below it, indented"}})
 	case k == nil:
 		f := found(fault.UnknownKey, SeverityWarning, e.path, e.node.Value, e.src, "unknown key "+e.path+" at "+e.src.String())
-		s.suggest(f, s.schema.nearestKey(e.low))
+		s.suggest(f, s.schema.nearestKey, e.low)
 	case k.Treatment == Ignored:
 		s.unused[k.Path] = append(s.unused[k.Path], e)
 	case k.env == "FABRIC_LOGGING_SPEC" || k.env == "FABRIC_LOGGING_FORMAT":
 		f := found(fault.UnknownKey, SeverityWarning, e.path, e.node.Value, e.src, "unknown key "+e.path+" at "+e.src.String())
-		s.suggest(f, k.env)
+		s.suggest(f, func(string) string { return k.env }, "")
 	default:
 		s.take(k, "", e.node, e.src, filepath.Dir(e.src.Name))
 	}
@@ -241,7 +249,7 @@ func (s *Settings) fromEnv(env []string, base string) {
 		switch {
 		case k == nil:
 			f := found(fault.UnknownKey, SeverityWarning, "", "", src, "unknown env "+name)
-			s.suggest(f, s.schema.nearestEnv(name))
+			s.suggest(f, s.schema.nearestEnv, name)
 		case k.Treatment == Ignored:
 			s.unused[k.Path] = append(s.unused[k.Path], entry{path: name, src: src, node: &yaml.Node{}})
 		default:
@@ -267,8 +275,9 @@ func (s *Settings) take(k *Key, txt string, n *yaml.Node, src Source, dir string
 	if b != nil {
 		f := wrong(k, txt, src, b.what)
 		if b.code != "" {
-			reason := f.Reason
-			f = found(b.code, SeverityError, k.Path, txt, src, k.Path+": "+b.what)
+			reason, why := f.Reason, f.Why
+			f = found(b.code, SeverityError, k.Path, f.Value, src, k.Path+": "+b.what)
+			f.Why = append(why, f.Why...)
 			if src.Kind == "env" {
 				f.Reason = reason
 			}
@@ -309,9 +318,13 @@ func (s *Settings) take(k *Key, txt string, n *yaml.Node, src Source, dir string
 
 func (s *Settings) add(f *Finding) { s.findings = append(s.findings, f) }
 
-// suggest adds a finding with the name it probably meant.
-func (s *Settings) suggest(f *Finding, name string) {
-	if name != "" {
+// suggest adds a finding of an unknown name, with the one it probably meant.
+// Beyond maxUnknown the file is another program's, and they are only counted.
+func (s *Settings) suggest(f *Finding, nearest func(string) string, name string) {
+	if s.unknown++; s.unknown > maxUnknown {
+		return
+	}
+	if name = nearest(name); name != "" {
 		f.Message += " (did you mean " + name + "?)"
 		f.Suggestion = name
 	}

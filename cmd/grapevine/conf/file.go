@@ -73,7 +73,9 @@ func parseFile(name string, raw []byte, s *schema) ([]entry, []*Finding) {
 		return nil, nil
 	}
 	w := &walker{name: name, schema: s, seen: map[string]int{}, budget: maxNodes}
-	w.walk("", root, 0)
+	if !w.walk("", root, 0) {
+		return nil, w.findings
+	}
 	return w.entries, w.findings
 }
 

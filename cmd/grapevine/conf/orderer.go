@@ -36,6 +36,9 @@ func (s *Settings) Orderer() (*Orderer, error) {
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
+	if s.Role != RoleOrderer {
+		return nil, fault.New(fault.Contradiction, "this is a peer's configuration").Do("name an orderer.yaml, or start it with grapevine peer start")
+	}
 	if s.str("General.LocalMSPID") == "" {
 		return nil, fault.New(fault.NoIdentity, "General.LocalMSPID is not set").
 			Do("set General.LocalMSPID and General.LocalMSPDir, or ORDERER_GENERAL_LOCALMSPID and ORDERER_GENERAL_LOCALMSPDIR")

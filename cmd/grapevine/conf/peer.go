@@ -130,6 +130,9 @@ func (s *Settings) Peer() (*Peer, error) {
 	if err := s.Err(); err != nil {
 		return nil, err
 	}
+	if s.Role != RolePeer {
+		return nil, fault.New(fault.Contradiction, "this is an orderer's configuration").Do("name a core.yaml, or start it with grapevine orderer start")
+	}
 	if s.str("peer.localMspId") == "" {
 		return nil, fault.New(fault.NoIdentity, "peer.localMspId is not set").
 			Do("set peer.localMspId and peer.mspConfigPath, or CORE_PEER_LOCALMSPID and CORE_PEER_MSPCONFIGPATH")
