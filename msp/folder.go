@@ -106,20 +106,17 @@ func bounded(path string) ([]byte, error) {
 	return b, err
 }
 
-// secret says whether path leads through a "..data" link.
+// secret says whether path leads into a mounted Kubernetes secret: its files are
+// links through "..data" into a folder named after two dots and the time.
 func secret(path string) bool {
-	for range 8 { // links to links; the kernel's own limit is 40
-		target, err := os.Readlink(path)
-		if err != nil {
-			return false
-		}
-		if strings.Contains("/"+filepath.ToSlash(target), "/..") && strings.Contains(filepath.ToSlash(target), "..data") {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return false
+	}
+	for part := range strings.SplitSeq(filepath.ToSlash(real), "/") {
+		if len(part) > 2 && strings.HasPrefix(part, "..") {
 			return true
 		}
-		if !filepath.IsAbs(target) {
-			target = filepath.Join(filepath.Dir(path), target)
-		}
-		path = target
 	}
 	return false
 }

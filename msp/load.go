@@ -176,7 +176,9 @@ func pair(certs []*x509.Certificate, keys []privateKey) (leaf *x509.Certificate,
 	return leaf, key
 }
 
-func exposed(f file) bool { return f.mode.Perm()&0o077 != 0 && bytes.Contains(f.data, []byte("PRIVATE KEY")) }
+func exposed(f file) bool {
+	return f.mode.Perm()&0o077 != 0 && bytes.Contains(f.data, []byte("PRIVATE KEY"))
+}
 
 // issuedLowS returns c with its issuer's signature in the low-S form, if the
 // folder has the issuer: so does Fabric send it.
