@@ -1,32 +1,35 @@
 package channel
 
-import "sync"
-
-const (
-	// announcersPerBlock is how many members may announce one large block:
-	// each is one more to pull it from, and one more small message for all.
-	announcersPerBlock = 4
-	// headersPerNumber is how many headers that orderers signed may be heard
-	// for one number. A second one is a fork; more of it prove no more.
-	headersPerNumber = 4
+import (
+	"slices"
+	"sync"
 )
 
-// heard remembers which announcements were taken, by number and header hash, so
-// that one block in several dresses (another orderer's signature, a signature
-// left out) is passed on once. It holds at most a window of numbers.
+// Limits of what is remembered for one number. A second body is a fork, which
+// takes orderers' signatures; a header proves neither its channel nor that its
+// announcer has the body, so announcers are counted.
+const (
+	bodiesPerNumber    = 4
+	announcersPerBlock = 4 // each is one more to pull from, and one more small message for all
+	headsPerNumber     = 16
+)
+
+// heard remembers which announcements were taken, by number, so that one block
+// in several dresses (another orderer's signature, a signature left out) is
+// passed on once. It holds at most a window of numbers.
 //
 // A block's body and its mere header count apart: else a member could keep a
-// small block out by announcing its header first.
+// small block out by announcing its header first. And a member may announce one
+// header for a number: else it could keep the others out by announcing many.
 type heard struct {
-	mu     sync.Mutex
-	blocks map[uint64][]*heardBlock // guarded by mu; those below the height are dropped at the next add
-	low    uint64                   // nothing below is in blocks; guarded by mu
+	mu      sync.Mutex
+	numbers map[uint64]*heardNumber // guarded by mu; those below low are dropped at the next add
+	low     uint64                  // guarded by mu
 }
 
-type heardBlock struct {
-	hash       [32]byte
-	body       bool       // it came with its data
-	announcers [][32]byte // who say that they have it
+type heardNumber struct {
+	bodies [][32]byte // hashes of blocks that came whole
+	heads  []claim    // those that were announced
 }
 
 // A claim is what one announcement says of a block: here is its body, or that
@@ -42,7 +45,7 @@ type claim struct {
 func (h *heard) news(c claim) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.adds(c)
+	return c.number >= h.low && h.numbers[c.number].news(c)
 }
 
 // add takes c in, if it says anything new. height is how many blocks are held.
@@ -50,54 +53,45 @@ func (h *heard) add(c claim, height uint64) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.forget(height)
-	if !h.adds(c) {
+	n := h.numbers[c.number]
+	if c.number < h.low || !n.news(c) {
 		return false
 	}
-	b := h.find(c)
-	if b == nil {
-		b = &heardBlock{hash: c.hash}
-		if h.blocks == nil {
-			h.blocks = make(map[uint64][]*heardBlock)
+	if n == nil {
+		n = &heardNumber{}
+		if h.numbers == nil {
+			h.numbers = make(map[uint64]*heardNumber)
 		}
-		h.blocks[c.number] = append(h.blocks[c.number], b)
+		h.numbers[c.number] = n
 	}
 	if c.body {
-		b.body = true
+		n.bodies = append(n.bodies, c.hash)
 	} else {
-		b.announcers = append(b.announcers, c.announcer)
+		n.heads = append(n.heads, c)
 	}
 	return true
 }
 
-// adds is news under the lock.
-func (h *heard) adds(c claim) bool {
-	if c.number < h.low {
-		return false
-	}
-	b := h.find(c)
+// news says whether c says anything new; n may be nil.
+func (n *heardNumber) news(c claim) bool {
 	switch {
-	case b == nil:
-		return len(h.blocks[c.number]) < headersPerNumber
-	case b.body:
+	case n == nil:
+		return true
+	case slices.Contains(n.bodies, c.hash):
 		return false
 	case c.body:
-		return true
+		return len(n.bodies) < bodiesPerNumber
 	}
-	for _, a := range b.announcers {
-		if a == c.announcer {
+	same := 0
+	for _, o := range n.heads {
+		if o.announcer == c.announcer {
 			return false
 		}
-	}
-	return len(b.announcers) < announcersPerBlock
-}
-
-func (h *heard) find(c claim) *heardBlock {
-	for _, b := range h.blocks[c.number] {
-		if b.hash == c.hash {
-			return b
+		if o.hash == c.hash {
+			same++
 		}
 	}
-	return nil
+	return same < announcersPerBlock && len(n.heads) < headsPerNumber
 }
 
 // forget drops the numbers below height.
@@ -106,9 +100,9 @@ func (h *heard) forget(height uint64) {
 		return
 	}
 	h.low = height
-	for n := range h.blocks {
+	for n := range h.numbers {
 		if n < height {
-			delete(h.blocks, n)
+			delete(h.numbers, n)
 		}
 	}
 }
