@@ -55,7 +55,7 @@ func (s *scheduler) leave(id peer.ID) {
 		delete(s.sources, id)
 		return
 	}
-	p.gone, p.height, p.firm, p.shown = true, 0, 0, 0
+	p.gone, p.height, p.hints, p.shown = true, 0, nil, 0
 }
 
 // ban ends everything with a peer for a minute.
@@ -88,7 +88,7 @@ func (s *scheduler) done(id uint64, now time.Time) {
 		p.served(f.bytes, now.Sub(f.began), maxCredit)
 	}
 	s.end(f)
-	s.prune()
+	s.prune(now)
 }
 
 // failed ends a slice before its time and deals with its peer.

@@ -130,22 +130,21 @@ func (s *scheduler) due(n uint64, p *source, now time.Time) bool {
 }
 
 // dueAt returns when number n may be pulled. Below top there is proof that it
-// exists; above, only p's word.
+// exists; p's word may be older, or the only one.
 func (s *scheduler) dueAt(n uint64, p *source) time.Time {
-	var at time.Time
-	v := s.at(n)
-	switch {
-	case v.announced:
-	case n < s.top && v.since.IsZero(): // was held and let go
-	case n < s.top:
-		at = v.since.Add(s.grace)
-	case p != nil:
-		return p.due(n, s.grace)
-	default:
-		return time.Unix(math.MaxInt32, 0)
+	at := time.Unix(math.MaxInt32, 0)
+	if p != nil {
+		at = p.due(n, s.grace)
 	}
-	if p != nil && n < p.firm { // known for longer from p
-		return time.Time{}
+	if n >= s.top {
+		return at
+	}
+	proof := time.Time{} // of one that was held and let go, or that never comes by push
+	if v := s.at(n); !v.announced && !v.since.IsZero() {
+		proof = v.since.Add(s.grace)
+	}
+	if proof.Before(at) {
+		return proof
 	}
 	return at
 }
@@ -202,6 +201,7 @@ func (s *scheduler) hasten(now time.Time) {
 	if n >= best.height {
 		wait = defaultWait
 	}
+	f.doubled = true
 	s.fetch(best, n, to, wait, now)
 }
 
@@ -283,8 +283,10 @@ func (s *scheduler) wake(now time.Time) time.Time {
 	}
 	for _, p := range s.sources {
 		if max(p.height, p.shown) > s.height {
-			sooner(p.raised.Add(s.grace))
 			sooner(p.away)
+			for _, h := range p.hints {
+				sooner(h.at.Add(s.grace))
+			}
 		}
 	}
 	return at

@@ -81,6 +81,7 @@ type slice struct {
 	quiet    time.Duration
 	parked   time.Time // zero unless it waits for a configuration block
 	claimed  bool      // the peer had claimed the height
+	doubled  bool      // another was asked for the same, because this one lingers
 }
 
 // scheduler is the state. It is not safe for concurrent use.
@@ -137,7 +138,7 @@ func (s *scheduler) step(e event, now time.Time) []effect {
 		}
 		return nil
 	case evCommitted:
-		s.committed(e.height)
+		s.committed(e.height, now)
 	case evAnnounced:
 		s.announced(e, now)
 	case evHeight:
@@ -202,7 +203,7 @@ func (s *scheduler) held(e evHeld, now time.Time) (expected bool) {
 	}
 	s.exists(e.number, now)
 	if v.copies > 0 {
-		s.prune()
+		s.prune(now)
 		return true
 	}
 	return false
@@ -215,7 +216,7 @@ func (s *scheduler) dropped(n uint64) {
 	}
 }
 
-func (s *scheduler) committed(height uint64) {
+func (s *scheduler) committed(height uint64, now time.Time) {
 	if height <= s.height {
 		return
 	}
@@ -227,7 +228,7 @@ func (s *scheduler) committed(height uint64) {
 		*v = slot{}
 	}
 	s.height, s.top = height, max(s.top, height)
-	s.prune()
+	s.prune(now)
 }
 
 func (s *scheduler) announced(e evAnnounced, now time.Time) {
@@ -275,16 +276,21 @@ func (s *scheduler) park(e evParked, now time.Time) {
 	}
 }
 
-// prune cancels slices that can bring nothing more.
-func (s *scheduler) prune() {
+// prune cancels slices that can bring nothing more. One that a second peer
+// overtook has shown how slow its peer is.
+func (s *scheduler) prune(now time.Time) {
 	for _, f := range s.ordered() {
-		useful := false
+		useful := f.next == f.to // its end is still to come
 		for n := max(f.next, s.height); n < f.to && !useful; n++ {
 			useful = s.within(n) && !s.at(n).held
 		}
-		if !useful && f.next < f.to {
-			s.end(f)
-			s.do(fxCancel{id: f.id})
+		if useful {
+			continue
 		}
+		s.end(f)
+		if p := s.sources[f.peer]; p != nil && f.doubled {
+			p.overtaken(f.bytes, now.Sub(f.began), now)
+		}
+		s.do(fxCancel{id: f.id})
 	}
 }

@@ -13,11 +13,10 @@ import (
 // say whom to ask, never what is true.
 type source struct {
 	id     peer.ID
-	height uint64    // highest number it claims to hold, plus one
-	raised time.Time // when height was raised last
-	firm   uint64    // the height it claimed for longer than grace before that
-	shown  uint64    // highest number it sent or announced to us, plus one
-	lowest uint64    // it said that it holds nothing below
+	height uint64 // highest number it claims to hold, plus one
+	hints  []hint // how height rose of late, ascending
+	shown  uint64 // highest number it sent or announced to us, plus one
+	lowest uint64 // it said that it holds nothing below
 
 	rate    float64 // bytes a second when asked; 0 while unknown
 	credit  int     // slices it may have in flight; grows with each that is served
@@ -27,29 +26,46 @@ type source struct {
 	gone    bool
 }
 
+// hint is a height that was claimed at a time.
+type hint struct {
+	height uint64
+	at     time.Time
+}
+
+// maxHints bounds a peer's hints. If they come so fast that more are fresh, the
+// last is moved up instead.
+const maxHints = 8
+
 // claim notes a claimed height and tells whether it is lower than the last.
 func (p *source) claim(height uint64, now time.Time, grace time.Duration) (lowered bool) {
 	p.gone = false
-	switch {
-	case height < p.height:
-		p.firm, p.height, p.raised = min(p.firm, height), height, now
-		return true
-	case height > p.height:
-		if now.Sub(p.raised) >= grace { // else the oldest of the fresh claims sets the clock
-			p.firm, p.raised = p.height, now
-		}
-		p.height = height
+	lowered = height < p.height
+	if height == p.height {
+		return false
 	}
-	return false
+	p.height = height
+	for len(p.hints) > 0 && p.hints[len(p.hints)-1].height >= height {
+		p.hints = p.hints[:len(p.hints)-1]
+	}
+	for len(p.hints) > 1 && now.Sub(p.hints[1].at) >= grace { // the first is as good as older
+		p.hints = p.hints[:copy(p.hints, p.hints[1:])]
+	}
+	if len(p.hints) == maxHints {
+		p.hints = p.hints[:maxHints-1]
+	}
+	p.hints = append(p.hints, hint{height, now})
+	return lowered
 }
 
 // due returns when a number that the peer claims may be pulled from it: after a
 // grace, in which the push path usually brings it.
 func (p *source) due(n uint64, grace time.Duration) time.Time {
-	if n < p.firm {
-		return time.Time{}
+	for _, h := range p.hints {
+		if n < h.height {
+			return h.at.Add(grace)
+		}
 	}
-	return p.raised.Add(grace)
+	return time.Unix(math.MaxInt32, 0)
 }
 
 // served notes a slice that came whole.
@@ -79,7 +95,20 @@ func (p *source) failed(now time.Time, first, last time.Duration) {
 	pause := first << min(p.strikes, 16)
 	p.strikes++
 	p.credit = 1
+	p.rate = max(p.rate/2, 1)
 	p.leave(now.Add(min(pause, last)))
+}
+
+// overtaken notes a slice that another peer brought first. Who stayed below the
+// floor is left alone for a while.
+func (p *source) overtaken(bytes int64, took time.Duration, now time.Time) {
+	rate := float64(bytes) / max(took.Seconds(), 1e-4)
+	if rate < floorRate {
+		p.failed(now, awayFirst, awayMost)
+		return
+	}
+	p.credit = 1
+	p.rate = min(max(p.rate, 1), rate)
 }
 
 func (p *source) leave(until time.Time) {
