@@ -1,0 +1,410 @@
+// Package ledger keeps the blocks of a node's channels on disk, with their
+// indexes, and hands them out. One Pebble database serves the whole node; keys
+// carry the channel's number. Only a block.Verified gets in, in order, and what
+// Append has taken is on the disk when it returns. After any crash each channel
+// holds exactly a prefix of what was appended, and never less than what Append
+// had returned for.
+//
+// Nothing here trusts the disk. A full one pauses commits until there is room
+// (ErrFull). One that fails a write or a sync fails the store for good: reads go
+// on, and the process should end, because only a restart can tell what is left
+// (Options.OnFailure). What comes back other than it was written halts the
+// channel (ErrCorrupt). See gate.go.
+package ledger
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"grapevine/block"
+)
+
+// Logger is told what the ledger met of its own accord. Any sugared logger fits.
+type Logger interface {
+	Infof(format string, args ...any)
+	Warnf(format string, args ...any)
+	Errorf(format string, args ...any)
+}
+
+// Options of a DB. The zero value works.
+type Options struct {
+	// InMemory keeps nothing on disk; the folder is only a name.
+	InMemory bool
+	// CacheBytes bounds the cache of blocks read; 0 means 64 MiB. Up to four
+	// times 16 MiB of blocks not yet flushed come on top.
+	CacheBytes int64
+	// MinFree is how many bytes must stay free on the disk: an Append that would
+	// leave less gets ErrFull before anything is written. 0 means 64 MiB.
+	MinFree uint64
+	// Logger; nil is silent.
+	Logger Logger
+	// OnFailure is called once, when the disk has failed a write or a sync, with
+	// an error that wraps ErrDisk. The process should then end with exit code 74.
+	// It runs on a goroutine of the store that has nothing else to do any more.
+	OnFailure func(error)
+
+	fs vfs.FS // tests: instead of the operating system's
+}
+
+// DB is a node's store. It is safe for concurrent use.
+type DB struct {
+	pebble  *pebble.DB
+	gate    *gate
+	folder  *folder
+	log     Logger
+	minFree uint64
+	errs    atomic.Uint64 // background errors of Pebble
+	halt    atomic.Pointer[error]
+
+	admin sync.Mutex // serialises Create and Drop
+
+	mu       sync.Mutex
+	channels map[string]*Ledger // guarded by mu
+	users    sync.WaitGroup     // grows only with mu held and closed false
+	closed   bool               // guarded by mu
+}
+
+// Open opens the store in the folder dir, or makes it in an empty or missing one.
+// The folder is locked until Close. ErrForeign: it holds something else or a newer
+// format and is untouched. ErrLocked: someone else has it open. ErrCorrupt: it
+// can't be opened for damage. A channel whose own records are damaged doesn't stop
+// the others: it opens halted.
+func Open(dir string, o Options) (*DB, error) {
+	d := &DB{log: o.Logger, minFree: o.MinFree, channels: make(map[string]*Ledger)}
+	if d.log == nil {
+		d.log = silent{}
+	}
+	if d.minFree == 0 {
+		d.minFree = defaultMinFree
+	}
+	fs := o.fs
+	switch {
+	case fs != nil:
+	case o.InMemory:
+		fs = vfs.NewMem()
+	default:
+		fs = vfs.Default
+	}
+	d.gate = newGate(fs, d.log, func(err error) {
+		d.log.Errorf("the disk failed the store, which stops here: %v", err)
+		if o.OnFailure != nil {
+			o.OnFailure(err)
+		}
+	})
+	if err := d.open(dir, o.CacheBytes); err != nil {
+		return nil, fmt.Errorf("open ledger %s: %w", dir, err)
+	}
+	return d, nil
+}
+
+func (d *DB) open(dir string, cacheBytes int64) (err error) {
+	if d.folder, err = openFolder(d.gate, dir); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			if d.pebble != nil {
+				err = errors.Join(err, d.pebble.Close())
+			}
+			d.gate.close()
+			err = errors.Join(err, d.folder.unlock())
+		}
+	}()
+	if cacheBytes == 0 {
+		cacheBytes = defaultCache
+	}
+	var opening atomic.Bool
+	opening.Store(true)
+	var fatal atomic.Pointer[error]
+	po := engineOptions(d.gate, cacheBytes,
+		events(d.log, &d.errs, func(err error) { d.haltAll(fmt.Errorf("%w: %w", ErrCorrupt, err)) }),
+		engineLog{d.log, &opening, func(err error) {
+			if opening.Load() {
+				fatal.CompareAndSwap(nil, &err)
+				return
+			}
+			d.gate.fail(err)
+		}})
+	po.Lock = d.folder.lock
+	po.ErrorIfNotExists = d.folder.made
+	p, err := pebble.Open(d.folder.dir, po)
+	opening.Store(false)
+	if f := fatal.Load(); f != nil {
+		// Pebble's state is in doubt: it is left as it is, and not closed.
+		return fmt.Errorf("%w: %w", ErrDisk, *f)
+	}
+	if err != nil {
+		return explainOpen(err)
+	}
+	d.pebble = p
+	if err := d.folder.finish(); err != nil {
+		return err
+	}
+	if err := d.load(); err != nil {
+		return err
+	}
+	d.gate.armed.Store(true)
+	if early := d.gate.early.Load(); early != nil {
+		d.gate.armed.Store(false)
+		return *early
+	}
+	return nil
+}
+
+// Close ends all who wait or iterate (ErrClosed), waits for them and for commits
+// under way, and gives the folder back. On a full or failed disk it doesn't wait:
+// what was acknowledged is on the disk, and nothing is written after Close.
+// Closing twice is harmless.
+func (d *DB) Close() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	for _, l := range d.channels {
+		l.sub.end(fmt.Errorf("channel %s: %w", l.name, ErrClosed))
+	}
+	d.mu.Unlock()
+
+	closed := make(chan error, 1)
+	go func() {
+		d.users.Wait()
+		closed <- d.pebble.Close()
+	}()
+	var err error
+	select {
+	case err = <-closed:
+	case <-d.gate.failed:
+		err = d.gate.failure()
+	case <-d.gate.fullness():
+		d.log.Warnf("ledger closed on a full disk; what was acknowledged is kept")
+	}
+	d.gate.close()
+	return errors.Join(err, d.folder.unlock())
+}
+
+// Channels lists the channels kept, sorted.
+func (d *DB) Channels() []string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Sorted(maps.Keys(d.channels))
+}
+
+// Channel returns a channel's ledger, or ErrNotFound. It is the same one each time.
+func (d *DB) Channel(name string) (*Ledger, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if l, ok := d.channels[name]; ok {
+		return l, nil
+	}
+	return nil, fmt.Errorf("channel %s: %w", name, ErrNotFound)
+}
+
+// Create starts a channel with its block 0. Doing it again with the same block
+// returns the ledger there is; another block gets ErrExists. It is durable when it
+// returns.
+func (d *DB) Create(channel string, genesis block.Verified) (*Ledger, error) {
+	l, err := d.create(channel, genesis)
+	if err != nil {
+		return nil, fmt.Errorf("create channel %s: %w", channel, err)
+	}
+	return l, nil
+}
+
+func (d *DB) create(channel string, genesis block.Verified) (*Ledger, error) {
+	if channel == "" || genesis.IsZero() || genesis.Number() != 0 {
+		return nil, errors.New("not a channel's name and its block 0")
+	}
+	d.admin.Lock()
+	defer d.admin.Unlock()
+	if l, err := d.Channel(channel); err == nil {
+		if l.record.genesis != genesis.Hash() {
+			return nil, fmt.Errorf("another genesis block is kept: %w", ErrExists)
+		}
+		return l, nil
+	}
+	if err := d.writable(len(genesis.Bytes())); err != nil {
+		return nil, err
+	}
+	done, err := d.enter()
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	number, err := d.nextNumber()
+	if err != nil {
+		return nil, err
+	}
+	l := newLedger(d, channel, record{number: number, genesis: genesis.Hash()})
+	b := d.pebble.NewBatch()
+	m := l.write(b, mark{}, []block.Verified{genesis})
+	set(b, recordKey(channel), l.record.marshal())
+	set(b, nextKey(), binary.BigEndian.AppendUint32(nil, number+1))
+	_, err = d.commit(b, func() {
+		l.sub.set(m)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.channels[channel] = l
+	})
+	return l, err
+}
+
+// Drop forgets a channel: its blocks, its indexes and its record, in one durable
+// step. Its ledger answers ErrNotFound from then on. ErrNotFound if there is none.
+func (d *DB) Drop(name string) error {
+	d.admin.Lock()
+	defer d.admin.Unlock()
+	l, err := d.Channel(name)
+	if err != nil {
+		return err
+	}
+	done, err := d.enter()
+	if err != nil {
+		return fmt.Errorf("drop channel %s: %w", name, err)
+	}
+	defer done()
+	l.appending.Lock()
+	defer l.appending.Unlock()
+	if err := errors.Join(l.settled(), d.failure()); err != nil {
+		return fmt.Errorf("drop channel %s: %w", name, err)
+	}
+	gone := fmt.Errorf("channel %s was dropped: %w", name, ErrNotFound)
+	b := d.pebble.NewBatch()
+	lower, upper := channelSpan(l.record.number)
+	if err := errors.Join(b.Delete(recordKey(name), nil), b.DeleteRange(lower, upper, nil)); err != nil {
+		return fmt.Errorf("drop channel %s: %w", name, err)
+	}
+	l.pending, err = d.commit(b, func() {
+		l.dropped.Store(&gone)
+		l.sub.end(gone)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.channels, name)
+	})
+	if err != nil {
+		return fmt.Errorf("drop channel %s: %w", name, err)
+	}
+	return nil
+}
+
+// PutMeta keeps a small fact of the node, such as its incarnation, under a key.
+// It is durable when it returns.
+func (d *DB) PutMeta(key string, v []byte) error {
+	done, err := d.enter()
+	if err == nil {
+		defer done()
+		if err = d.writable(len(v)); err == nil {
+			b := d.pebble.NewBatch()
+			set(b, metaKey(key), v)
+			_, err = d.commit(b, func() {})
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("keep %s: %w", key, err)
+	}
+	return nil
+}
+
+// Meta returns a fact kept by PutMeta, or ErrNotFound.
+func (d *DB) Meta(key string) ([]byte, error) {
+	done, err := d.enter()
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", key, err)
+	}
+	defer done()
+	v, err := d.get(metaKey(key))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", key, err)
+	}
+	return v, nil
+}
+
+// BackgroundErrors returns how many errors Pebble met outside of any call.
+func (d *DB) BackgroundErrors() uint64 { return d.errs.Load() }
+
+// Full reports whether a write is waiting for room on the disk.
+func (d *DB) Full() bool { return d.gate.isFull() }
+
+// enter takes part in the store's life; Close waits until done is called.
+func (d *DB) enter() (done func(), err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, ErrClosed
+	}
+	d.users.Add(1)
+	return d.users.Done, nil
+}
+
+// closing reports whether Close was called: whoever iterates should end.
+func (d *DB) closing() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed
+}
+
+// load reads the records of all channels. It runs before anything else.
+func (d *DB) load() error {
+	it, err := d.pebble.NewIter(&pebble.IterOptions{
+		LowerBound: []byte{spaceRecord}, UpperBound: []byte{spaceRecord + 1},
+	})
+	if err != nil {
+		return explain(err)
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		name := string(it.Key()[1:])
+		v, err := it.ValueAndErr()
+		if err != nil {
+			return fmt.Errorf("read the record of channel %s: %w", name, explain(err))
+		}
+		r, err := parseRecord(v)
+		if err != nil {
+			return fmt.Errorf("channel %s: %w", name, err)
+		}
+		l := newLedger(d, name, r)
+		if err := l.load(); err != nil {
+			l.Halt(err)
+		}
+		d.channels[name] = l
+	}
+	return explain(it.Error())
+}
+
+func (d *DB) nextNumber() (uint32, error) {
+	v, err := d.get(nextKey())
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return 1, nil
+	case err != nil:
+		return 0, fmt.Errorf("read the next channel number: %w", err)
+	case len(v) != 4:
+		return 0, fmt.Errorf("next channel number of %d bytes: %w", len(v), ErrCorrupt)
+	}
+	return binary.BigEndian.Uint32(v), nil
+}
+
+// get returns a copy of the value of a key.
+func (d *DB) get(key []byte) ([]byte, error) {
+	v, closer, err := d.pebble.Get(key)
+	if err != nil {
+		return nil, explain(err)
+	}
+	v = slices.Clone(v)
+	return v, closer.Close()
+}
+
+type silent struct{}
+
+func (silent) Infof(string, ...any)  {}
+func (silent) Warnf(string, ...any)  {}
+func (silent) Errorf(string, ...any) {}

@@ -1,0 +1,100 @@
+package ledger
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+const (
+	defaultCache   = 64 << 20
+	defaultMinFree = 64 << 20
+
+	// Pebble starts at 256 KiB and doubles, so a small store stays small.
+	memTableSize = 16 << 20
+	// With this many in memory, and no more, commits wait for the disk.
+	memTables = 4
+	// What is as large as this is written to a file of its own kind once, when
+	// memory is flushed, and not again each time its neighbours are compacted.
+	// Blocks are; their index entries never are.
+	separateFrom = 1 << 10
+)
+
+// engineOptions are Pebble's settings for this load: keys that only grow, small
+// synced batches and now and then a huge one, large values that never change.
+func engineOptions(fs vfs.FS, cacheBytes int64, events *pebble.EventListener, log pebble.Logger) *pebble.Options {
+	o := &pebble.Options{
+		FS:                          fs,
+		CacheSize:                   cacheBytes,
+		FormatMajorVersion:          pebble.FormatValueSeparation,
+		MemTableSize:                memTableSize,
+		MemTableStopWritesThreshold: memTables,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       32,
+		LBaseMaxBytes:               64 << 20,
+		BytesPerSync:                1 << 20,
+		WALBytesPerSync:             1 << 20,
+		MaxManifestFileSize:         4 << 20,
+		MaxOpenFiles:                512,
+		FlushDelayDeleteRange:       5 * time.Second,
+		CompactionConcurrencyRange:  func() (int, int) { return 1, 2 },
+		EventListener:               events,
+		Logger:                      log,
+	}
+	o.TargetFileSizes[0] = 4 << 20
+	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		return pebble.ValueSeparationPolicy{
+			Enabled:               true,
+			MinimumSize:           separateFrom,
+			MaxBlobReferenceDepth: 10,
+			RewriteMinimumAge:     time.Minute,
+			TargetGarbageRatio:    0.3,
+		}
+	}
+	return o
+}
+
+// engineLog is Pebble's logger. Its chatter is dropped.
+type engineLog struct {
+	log     Logger
+	opening *atomic.Bool
+	fatal   func(error)
+}
+
+func (l engineLog) Infof(string, ...any)              {}
+func (l engineLog) Errorf(format string, args ...any) { l.log.Errorf("pebble: "+format, args...) }
+
+// Fatalf is called when Pebble can't go on, often with its locks held, and must
+// not return: it would go on all the same. Only while opening it may, since
+// Pebble then gives up by itself and returns the error.
+func (l engineLog) Fatalf(format string, args ...any) {
+	l.fatal(fmt.Errorf("pebble: "+format, args...))
+	if !l.opening.Load() {
+		select {}
+	}
+}
+
+// events counts what goes wrong behind our back, and hears of corruption that
+// compactions find. Pebble calls it with its locks held: it must not wait.
+func events(log Logger, errs *atomic.Uint64, corrupt func(error)) *pebble.EventListener {
+	return &pebble.EventListener{
+		BackgroundError: func(err error) {
+			n := errs.Add(1)
+			if n&(n-1) == 0 { // the 1st, 2nd, 4th, 8th ...: a log isn't the disk's next victim
+				log.Errorf("background error %d of the store: %v", n, err)
+			}
+			if errors.Is(err, pebble.ErrCorruption) {
+				corrupt(err)
+			}
+		},
+		DataCorruption: func(info pebble.DataCorruptionInfo) {
+			// The reader that met it gets the error too and halts its channel;
+			// left nil, Pebble would end the process here.
+			log.Errorf("damaged file in the store: %s", info)
+		},
+	}
+}

@@ -1,0 +1,111 @@
+package ledger
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+
+	"grapevine/block"
+)
+
+// formatVersion is written to the folder's marker and to every record. It goes
+// up when an older program would misread what a newer one wrote.
+const formatVersion = 1
+
+// A record says which number a channel's keys carry and which chain it is.
+type record struct {
+	number  uint32
+	genesis [32]byte // header hash of block 0
+}
+
+const recordLen = 1 + 4 + 32
+
+func (r record) marshal() []byte {
+	b := append(make([]byte, 0, recordLen), formatVersion)
+	b = binary.BigEndian.AppendUint32(b, r.number)
+	return append(b, r.genesis[:]...)
+}
+
+func parseRecord(b []byte) (record, error) {
+	if len(b) == 0 || b[0] != formatVersion {
+		return record{}, fmt.Errorf("channel record of another format: %w", ErrForeign)
+	}
+	if len(b) != recordLen {
+		return record{}, fmt.Errorf("channel record of %d bytes: %w", len(b), ErrCorrupt)
+	}
+	r := record{number: binary.BigEndian.Uint32(b[1:])}
+	copy(r.genesis[:], b[5:])
+	return r, nil
+}
+
+// A mark is where a channel's chain ends. It is the one key from which
+// everything else follows, and is written in the batch of the blocks it counts.
+type mark struct {
+	block.Tip
+	config uint64 // number of the newest configuration block below the height
+}
+
+const markLen = 1 + 8 + 32 + 8
+
+func (m mark) marshal() []byte {
+	b := append(make([]byte, 0, markLen), formatVersion)
+	b = binary.BigEndian.AppendUint64(b, m.Height)
+	b = append(b, m.Hash[:]...)
+	return binary.BigEndian.AppendUint64(b, m.config)
+}
+
+func parseMark(b []byte) (mark, error) {
+	if len(b) == 0 || b[0] != formatVersion {
+		return mark{}, fmt.Errorf("tip record of another format: %w", ErrForeign)
+	}
+	if len(b) != markLen {
+		return mark{}, fmt.Errorf("tip record of %d bytes: %w", len(b), ErrCorrupt)
+	}
+	m := mark{config: binary.BigEndian.Uint64(b[41:])}
+	m.Height = binary.BigEndian.Uint64(b[1:])
+	copy(m.Hash[:], b[9:])
+	if m.Height == 0 || m.config >= m.Height {
+		return mark{}, fmt.Errorf("tip record with height %d and config %d: %w", m.Height, m.config, ErrCorrupt)
+	}
+	return m, nil
+}
+
+// header reads the header of a kept block without decoding its data, which may
+// be a hundred megabytes. Fields come in any order and the last one counts, as
+// in every protobuf decoder.
+func header(raw []byte) (*common.BlockHeader, error) {
+	const headerField = 1
+	var h *common.BlockHeader
+	for len(raw) > 0 {
+		field, typ, n := protowire.ConsumeTag(raw)
+		if n < 0 {
+			return nil, protowire.ParseError(n)
+		}
+		raw = raw[n:]
+		if field != headerField || typ != protowire.BytesType {
+			if n = protowire.ConsumeFieldValue(field, typ, raw); n < 0 {
+				return nil, protowire.ParseError(n)
+			}
+			raw = raw[n:]
+			continue
+		}
+		v, n := protowire.ConsumeBytes(raw)
+		if n < 0 {
+			return nil, protowire.ParseError(n)
+		}
+		raw = raw[n:]
+		if h == nil {
+			h = new(common.BlockHeader)
+		}
+		if err := (proto.UnmarshalOptions{Merge: true}).Unmarshal(v, h); err != nil {
+			return nil, err
+		}
+	}
+	if h == nil {
+		return nil, fmt.Errorf("no header")
+	}
+	return h, nil
+}
