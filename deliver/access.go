@@ -29,7 +29,7 @@ func admit(r *request, id *msp.Identity, a Access, now time.Time) (*reader, erro
 	if !ok {
 		return nil, fmt.Errorf("%s is no organisation of the channel: %w", id.MSPID(), Unknown)
 	}
-	if err := id.Verify(r.payload, r.signature); err != nil {
+	if err := m.Verify(id, r.payload, r.signature); err != nil {
 		return nil, fmt.Errorf("%w: %w", BadSignature, err)
 	}
 	if err := m.ValidateLive(id, nil, now); err != nil {

@@ -95,7 +95,7 @@ func (w *writers) judge(conf Channel, creator []byte, env *common.Envelope, now 
 	if err != nil {
 		return err
 	}
-	if err := who.id.Verify(env.Payload, env.Signature); err != nil {
+	if err := who.in.Verify(who.id, env.Payload, env.Signature); err != nil {
 		return fmt.Errorf("%w: %w", BadSignature, err)
 	}
 	if who.denied != nil {

@@ -66,6 +66,7 @@ type Chain struct {
 	mu      sync.Mutex
 	leading bool          // guarded by mu
 	errored chan struct{} // guarded by mu: closed while not leading
+	ready   chan struct{} // guarded by mu: closed while leading
 }
 
 // order is one envelope on its way into a block.
@@ -110,6 +111,7 @@ func NewChain(c ChainConfig) (*Chain, error) {
 		grown:   make(chan struct{}, 1),
 		stopped: make(chan struct{}),
 		errored: make(chan struct{}),
+		ready:   make(chan struct{}),
 	}
 	close(ch.errored)
 	return ch, nil
@@ -169,6 +171,13 @@ func (c *Chain) Errored() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.errored
+}
+
+// Ready returns a channel that is closed while this node can order. Ask again when it can't any more.
+func (c *Chain) Ready() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ready
 }
 
 // submit checks an envelope and puts it on its way.
@@ -235,7 +244,9 @@ func (c *Chain) lead(yes bool) {
 	c.leading = yes
 	if yes {
 		c.errored = make(chan struct{})
+		close(c.ready)
 	} else {
+		c.ready = make(chan struct{})
 		close(c.errored)
 	}
 }
@@ -282,7 +293,7 @@ func (c *Chain) start(store *raftboltdb.BoltStore, closing <-chan struct{}) (*ra
 	}
 	r, err := raft.NewRaft(conf, m, store, store, snaps, c.c.Transport)
 	if err != nil {
-		return nil, fmt.Errorf("start raft: %w", err)
+		return nil, fmt.Errorf("start raft: %w", errors.Join(m.failed, err))
 	}
 	return r, nil
 }

@@ -130,7 +130,7 @@ func (c *Client) ask(ctx context.Context, to ab.AtomicBroadcastClient, n uint64,
 		return nil, err
 	}
 	defer cancel()
-	env, err := request(c.c.Channel, single(n, content), c.c.Signer, certHash(c.c.ClientCert), time.Now())
+	env, err := c.request(single(n, content))
 	if err != nil {
 		return nil, err
 	}

@@ -49,7 +49,7 @@ func (f *follower) once(ctx context.Context) (addr string, err error) {
 		return e.Address, err
 	}
 	defer end()
-	env, err := request(c.c.Channel, forever(f.next), c.c.Signer, certHash(c.c.ClientCert), time.Now())
+	env, err := c.request(forever(f.next))
 	if err != nil {
 		return e.Address, err
 	}

@@ -226,8 +226,9 @@ func (m *machine) Restore(r io.ReadCloser) error {
 		return fmt.Errorf("read snapshot: %w", err)
 	}
 	if m.tip.Height < k.Height || m.last < k.Index {
-		return fmt.Errorf("the ledger has %d blocks (raft index %d), the snapshot was taken at %d (%d): %w",
-			m.tip.Height, m.last, k.Height, k.Index, LostBlocks)
+		// Stopped, for Raft would try an older snapshot next, and pass over the entries that are gone.
+		return m.stop(fmt.Errorf("the ledger has %d blocks (raft index %d), the snapshot was taken at %d (%d): %w",
+			m.tip.Height, m.last, k.Height, k.Index, LostBlocks))
 	}
 	return nil
 }

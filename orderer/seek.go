@@ -1,17 +1,14 @@
 package orderer
 
 import (
-	"crypto/rand"
 	"fmt"
 	"math"
 	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"grapevine/msp"
+	"grapevine/block/tx"
 )
 
 // Newest is the number under which Fetch returns the newest block.
@@ -43,38 +40,12 @@ func single(n uint64, content ab.SeekInfo_SeekContentType) *ab.SeekInfo {
 }
 
 // request signs a seek for the channel, bound to the client's TLS certificate if there is one.
-func request(channel string, seek *ab.SeekInfo, s msp.Signer, tlsHash []byte, now time.Time) (*common.Envelope, error) {
-	header, err := proto.Marshal(&common.ChannelHeader{
-		Type:        int32(common.HeaderType_DELIVER_SEEK_INFO),
-		Timestamp:   timestamppb.New(now),
-		ChannelId:   channel,
-		TlsCertHash: tlsHash,
-	})
+func (c *Client) request(seek *ab.SeekInfo) (*common.Envelope, error) {
+	env, err := tx.BoundEnvelope(common.HeaderType_DELIVER_SEEK_INFO, c.c.Channel, seek, c.c.Signer, time.Now(), certHash(c.c.ClientCert))
 	if err != nil {
 		return nil, fmt.Errorf("seek request: %w", err)
 	}
-	nonce := make([]byte, 24)
-	rand.Read(nonce) // never fails
-	signer, err := proto.Marshal(&common.SignatureHeader{Creator: s.Identity().Serialized(), Nonce: nonce})
-	if err != nil {
-		return nil, fmt.Errorf("seek request: %w", err)
-	}
-	data, err := proto.Marshal(seek)
-	if err != nil {
-		return nil, fmt.Errorf("seek request: %w", err)
-	}
-	payload, err := proto.Marshal(&common.Payload{
-		Header: &common.Header{ChannelHeader: header, SignatureHeader: signer},
-		Data:   data,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("seek request: %w", err)
-	}
-	sig, err := s.Sign(payload)
-	if err != nil {
-		return nil, fmt.Errorf("sign seek request: %w", err)
-	}
-	return &common.Envelope{Payload: payload, Signature: sig}, nil
+	return env, nil
 }
 
 // arrived takes the block out of a response. Whole says that its data must be there. A status, which ends the stream,
