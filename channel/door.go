@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -140,7 +141,11 @@ func (d *Door) serve(s network.Stream) {
 	}
 	r, ok := d.route(id)
 	if !ok {
-		d.refuse(s, fmt.Errorf("stream from %s: %w", p, UnknownChannel))
+		reason := UnknownChannel
+		if !strings.HasPrefix(string(id), "/gv/") {
+			reason = OldProtocol // floodsub, randomsub, gossipsub by its own names
+		}
+		d.refuse(s, fmt.Errorf("stream from %s: %w", p, reason))
 		return
 	}
 	if err := r.view.serve(s, id, r.handler); err != nil {

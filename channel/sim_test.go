@@ -36,11 +36,13 @@ func bubble(t *testing.T, n int, play func(t *testing.T, hs []host.Host)) {
 		}
 		nw.Start()
 		synctest.Wait()
+		defer func() { // also when the play failed
+			for _, h := range hs {
+				require.NoError(t, h.Close())
+			}
+			nw.Close()
+		}()
 		play(t, hs)
-		for _, h := range hs {
-			require.NoError(t, h.Close())
-		}
-		nw.Close()
 	})
 }
 
