@@ -42,6 +42,12 @@ const (
 
 const maxChannelName = 249
 
+// Kinds of organisation, as errors name them.
+const (
+	kindOrderer     = "orderer"
+	kindApplication = "application"
+)
+
 var (
 	channelName = regexp.MustCompile(`^[a-z][a-z0-9.-]*$`)
 	groupName   = regexp.MustCompile(`^[a-zA-Z0-9.-]+$`)
@@ -153,14 +159,17 @@ func (p Profile) check() error {
 		}
 	}
 	definitions := map[string]*mspproto.FabricMSPConfig{}
-	for kind, orgs := range map[string][]Org{"orderer": p.Orderers, "application": p.Orgs} {
+	for _, k := range []struct {
+		kind string
+		orgs []Org
+	}{{kindOrderer, p.Orderers}, {kindApplication, p.Orgs}} {
 		seen := map[string]bool{}
-		for _, o := range orgs {
-			if err := o.check(kind); err != nil {
-				return fmt.Errorf("%s organisation %q: %w", kind, o.name(), err)
+		for _, o := range k.orgs {
+			if err := o.check(k.kind); err != nil {
+				return fmt.Errorf("%s organisation %q: %w", k.kind, o.name(), err)
 			}
 			if seen[o.name()] {
-				return fmt.Errorf("%s organisation %q: named twice", kind, o.name())
+				return fmt.Errorf("%s organisation %q: named twice", k.kind, o.name())
 			}
 			seen[o.name()] = true
 			if d := definitions[o.mspID()]; d != nil && !proto.Equal(d, o.MSP) {
@@ -195,11 +204,11 @@ func (o Org) check(kind string) error {
 		return fmt.Errorf("MSP ID %s: the definition is of %q", o.mspID(), o.MSP.Name)
 	case !groupName.MatchString(o.name()):
 		return errors.New("name must be of letters, digits, dot and dash")
-	case kind == "orderer" && len(o.Endpoints) == 0:
+	case kind == kindOrderer && len(o.Endpoints) == 0:
 		return fmt.Errorf("no endpoint: %s asks for one", channelCapability)
-	case kind == "orderer" && len(o.Anchors) > 0:
+	case kind == kindOrderer && len(o.Anchors) > 0:
 		return errors.New("anchor peers belong to application organisations")
-	case kind != "orderer" && len(o.Endpoints) > 0:
+	case kind != kindOrderer && len(o.Endpoints) > 0:
 		return errors.New("endpoints belong to orderer organisations")
 	}
 	for _, a := range append(append([]string{}, o.Anchors...), o.Endpoints...) {
