@@ -32,8 +32,6 @@ const (
 	progressTime = 10 * time.Second
 )
 
-// serviceName is the resource manager's name for these streams.
-const serviceName = "grapevine.blocks"
 
 // errLacking: the peer says it doesn't hold the first block.
 var errLacking = errors.New("the peer doesn't hold it")

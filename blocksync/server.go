@@ -20,7 +20,7 @@ const reserved = 192 << 10
 
 // Serve answers one request for blocks. The door has let the stream in, so that
 // its peer is a member; the channel's name is known to both. It returns when
-// the stream is closed or reset.
+// the stream is closed or reset. The door named the stream's service already.
 func (s *Sync) Serve(stream network.Stream, from peer.ID) {
 	err := s.serve(stream, from)
 	if err == nil {
@@ -33,9 +33,6 @@ func (s *Sync) Serve(stream network.Stream, from peer.ID) {
 }
 
 func (s *Sync) serve(stream network.Stream, from peer.ID) error {
-	if err := stream.Scope().SetService(serviceName); err != nil {
-		return fmt.Errorf("%w: %w", Busy, err)
-	}
 	q := s.quotas.of(from)
 	if !s.quotas.enter(q) {
 		return fmt.Errorf("request: %w", Busy)
