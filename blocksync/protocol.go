@@ -32,7 +32,6 @@ const (
 	progressTime = 10 * time.Second
 )
 
-
 // errLacking: the peer says it doesn't hold the first block.
 var errLacking = errors.New("the peer doesn't hold it")
 

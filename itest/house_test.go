@@ -45,17 +45,17 @@ var owners = map[string][]string{
 	"github.com/libp2p/go-libp2p/x/simlibp2p": {"itest"},
 }
 
-type source struct {
+type file struct {
 	path, pkg string // relative file path and package folder
 	test      bool
 	imports   []string
 	comment   bool // it carries the package's comment
 }
 
-func sources(t *testing.T) []source {
+func sources(t *testing.T) []file {
 	root, err := filepath.Abs("..")
 	require.NoError(t, err)
-	var out []source
+	var out []file
 	require.NoError(t, filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -77,7 +77,7 @@ func sources(t *testing.T) []source {
 		if err != nil {
 			return err
 		}
-		s := source{path: filepath.ToSlash(rel), pkg: path.Dir(filepath.ToSlash(rel)), test: strings.HasSuffix(p, "_test.go"), comment: f.Doc != nil}
+		s := file{path: filepath.ToSlash(rel), pkg: path.Dir(filepath.ToSlash(rel)), test: strings.HasSuffix(p, "_test.go"), comment: f.Doc != nil}
 		for _, i := range f.Imports {
 			s.imports = append(s.imports, strings.Trim(i.Path.Value, `"`))
 		}

@@ -120,7 +120,10 @@ func (c *Channel) configure() error {
 func (c *Channel) rooms() error {
 	n := c.node
 	rules := func() *block.Rules { return c.conf.Load().Rules() }
-	refused := func(r *wire.Reason) { n.metrics.refused(c.name, r) }
+	refused := func(r *wire.Reason) {
+		n.metrics.refused(c.name, r)
+		c.log.Debug("refused", "reason", r.Code())
+	}
 	c.sync = blocksync.New(blocksync.Config{
 		Ledger:    c.ledger,
 		Rules:     rules,
@@ -130,7 +133,10 @@ func (c *Channel) rooms() error {
 		Open: func(ctx context.Context, p peer.ID) (network.Stream, error) {
 			return c.view.Stream(ctx, p, wire.KindBlocks)
 		},
-		Refused:     func(_ peer.ID, r *wire.Reason) { refused(r) },
+		Refused: func(p peer.ID, r *wire.Reason) {
+			refused(r)
+			c.log.Debug("refused a peer's answer or request", "peer", p, "reason", r.Code())
+		},
 		BufferBytes: n.cfg.BufferBytes,
 		Window:      window,
 	})

@@ -106,8 +106,8 @@ type security struct {
 	muxers []string
 }
 
-func newSecurity(own *credentials, g *guard) func(crypto.PrivKey, []upgrader.StreamMuxer) (*security, error) {
-	return func(key crypto.PrivKey, muxers []upgrader.StreamMuxer) (*security, error) {
+func newSecurity(own *credentials, g *guard) func(protocol.ID, crypto.PrivKey, []upgrader.StreamMuxer) (*security, error) {
+	return func(_ protocol.ID, key crypto.PrivKey, muxers []upgrader.StreamMuxer) (*security, error) {
 		local, err := peer.IDFromPrivateKey(key)
 		s := &security{own: own, guard: g, local: local}
 		for _, m := range muxers {
