@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
 	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
 	"github.com/stretchr/testify/require"
 
@@ -156,4 +157,11 @@ func TestBrokenLedgerEndsTheChain(t *testing.T) {
 	}).ready()
 	require.ErrorIs(t, n.chain.Order(t.Context(), w.tx(0, 10)), broken)
 	require.ErrorIs(t, n.stop(), broken)
+}
+
+func voters(names ...string) (all []raft.Server) {
+	for _, n := range names {
+		all = append(all, raft.Server{ID: raft.ServerID(n), Address: raft.ServerAddress(n)})
+	}
+	return all
 }
