@@ -186,3 +186,7 @@ func (n *node) check(raw []byte) *block.Checked {
 	require.NoError(n.t, err)
 	return c
 }
+
+type peerID = peer.ID
+
+func testPeer(i int) peer.ID { return peer.ID(fmt.Sprintf("peer%06d", i)) }
