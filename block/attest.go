@@ -12,6 +12,10 @@ import (
 	"grapevine/wire"
 )
 
+// maxPolicySignatures bounds the signatures under a policy, before the first is
+// verified. Raft orderers send one.
+const maxPolicySignatures = 16
+
 // Attest judges a header and its metadata without the body: signatures and
 // last configuration, but neither cut nor data hash nor channel name. Its link
 // to a known header is what ties it to the channel. B.Data is not looked at.
@@ -80,59 +84,56 @@ func attest(r *Rules, h *common.BlockHeader, hash [32]byte, m *metadata) error {
 	return err
 }
 
-// attestPolicy asks the BlockValidation policy. A Raft orderer sends its one
-// signature, whose signer is looked up rather than judged anew each time.
+// attestPolicy asks the BlockValidation policy. A Raft orderer sends one
+// signature, for which the policy's answer is known once its signer is.
 func attestPolicy(r *Rules, h *common.BlockHeader, m *metadata) error {
-	const limit = 16
-	if n := len(m.signatures); n > limit {
-		return fmt.Errorf("%d signatures, %d allowed: %w", n, limit, TooManySignatures)
+	if n := len(m.signatures); n > maxPolicySignatures {
+		return fmt.Errorf("%d signatures, %d allowed: %w", n, maxPolicySignatures, TooManySignatures)
 	}
-	var refused error // the unknown signers
-	var good []msp.SignedData
+	var signers []msp.SignedData
+	var unknown error
 	for _, s := range m.signatures {
 		creator, err := creatorOf(s)
 		if err != nil {
 			return err
 		}
 		id, err := r.signer(creator)
-		if id == nil {
-			refused = errors.Join(refused, fmt.Errorf("%w: %v", BadSigner, err))
+		switch {
+		case id == nil:
+			unknown = fmt.Errorf("%w: %v", BadSigner, err)
 			continue
+		case err != nil && len(m.signatures) == 1:
+			return r.explain(id, err)
 		}
-		data := msp.SignedData{
+		signers = append(signers, msp.SignedData{
 			Creator:   id,
 			Data:      [][]byte{SigningBytes(m.value, s.header, h)},
 			Signature: s.bytes,
-		}
-		good = append(good, data)
-		if len(m.signatures) > 1 {
-			continue
-		}
-		if err != nil {
-			return r.explain(id, err)
-		}
-		return explainSignature(r.verify(id, data.Data[0], s.bytes))
+		})
 	}
-	if len(good) == 0 {
-		return refused
+	switch {
+	case len(signers) == 0:
+		return unknown
+	case len(m.signatures) == 1:
+		return r.verifySigned(signers[0])
 	}
-	err := r.BlockValidation.Evaluate(r.MSPs, good)
-	if err == nil {
+	refusal := r.BlockValidation.Evaluate(r.MSPs, signers)
+	if refusal == nil {
 		return nil
 	}
-	for _, data := range good {
-		if err := explainSignature(r.verify(data.Creator, data.Data[0], data.Signature)); err != nil {
+	for _, s := range signers {
+		if err := r.verifySigned(s); err != nil {
 			return err
 		}
 	}
-	return r.explain(good[0].Creator, err)
+	return r.explain(signers[0].Creator, refusal)
 }
 
 // attestBFT counts the consenters that signed, each key once, up to a quorum.
 func attestBFT(r *Rules, h *common.BlockHeader, m *metadata) error {
 	// Honest orderers send a quorum; twice the consenters leaves room for
 	// whatever a relay added without paying for it.
-	if n, limit := len(m.signatures), max(16, 2*len(r.Consenters)); n > limit {
+	if n, limit := len(m.signatures), max(maxPolicySignatures, 2*len(r.Consenters)); n > limit {
 		return fmt.Errorf("%d signatures, %d allowed: %w", n, limit, TooManySignatures)
 	}
 	valid := r.consenters()
@@ -150,7 +151,7 @@ func attestBFT(r *Rules, h *common.BlockHeader, m *metadata) error {
 		if len(header) == 0 {
 			header = s.identifier
 		}
-		if r.verify(id, SigningBytes(m.value, header, h), s.bytes) != nil {
+		if r.MSPs[id.MSPID()].Verify(id, SigningBytes(m.value, header, h), s.bytes) != nil {
 			continue
 		}
 		signed[id.PKIID()] = true
@@ -178,7 +179,7 @@ func consenterOf(r *Rules, s signature, valid map[msp.PKIID]*msp.Identity) (*msp
 	if err != nil {
 		return nil, err
 	}
-	id, err := r.identify(creator)
+	id, _, err := r.MSPs.Identify(creator)
 	if err != nil {
 		return nil, nil // an unknown signer is skipped, as Fabric does
 	}
@@ -200,21 +201,16 @@ func creatorOf(s signature) ([]byte, error) {
 
 // explain says why an identity doesn't satisfy BlockValidation.
 func (r *Rules) explain(id *msp.Identity, refusal error) error {
-	m := r.MSPs[id.MSPID()]
-	if m == nil {
-		return fmt.Errorf("%s is unknown: %w", id.MSPID(), BadSigner)
-	}
-	if err := m.Validate(id); err != nil {
-		if errors.Is(err, msp.Revoked) {
-			return fmt.Errorf("%s of %s: %w", id.Name(), id.MSPID(), SignerRevoked)
-		}
+	if err := r.MSPs[id.MSPID()].Validate(id); errors.Is(err, msp.Revoked) {
+		return fmt.Errorf("%s of %s: %w", id.Name(), id.MSPID(), SignerRevoked)
 	}
 	return fmt.Errorf("%s of %s: %w: %v", id.Name(), id.MSPID(), BadSigner, refusal)
 }
 
-// explainSignature keeps the reasons of an encoding that is never valid and
-// calls the rest a bad signature.
-func explainSignature(err error) error {
+// verifySigned verifies a signature as its identity's MSP would. The reasons of
+// an encoding that is never valid are kept; the rest is a bad signature.
+func (r *Rules) verifySigned(s msp.SignedData) error {
+	err := r.MSPs[s.Creator.MSPID()].Verify(s.Creator, s.Data[0], s.Signature)
 	if err == nil {
 		return nil
 	}

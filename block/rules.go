@@ -1,7 +1,6 @@
 package block
 
 import (
-	"fmt"
 	"sync"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
@@ -80,16 +79,17 @@ func (r *Rules) remember(key [32]byte) {
 	r.attested[key] = struct{}{}
 }
 
-// signer returns the identity of a creator that alone satisfies
-// BlockValidation. Only such are remembered.
+// signer returns the identity of a creator, and an error unless it alone
+// satisfies BlockValidation; only such are remembered. The identity is nil if
+// no MSP knows it.
 func (r *Rules) signer(creator []byte) (*msp.Identity, error) {
 	r.mu.Lock()
-	id := r.signers[string(creator)]
+	known := r.signers[string(creator)]
 	r.mu.Unlock()
-	if id != nil {
-		return id, nil
+	if known != nil {
+		return known, nil
 	}
-	id, err := r.identify(creator)
+	id, _, err := r.MSPs.Identify(creator)
 	if err != nil {
 		return nil, err
 	}
@@ -103,19 +103,6 @@ func (r *Rules) signer(creator []byte) (*msp.Identity, error) {
 	}
 	r.signers[string(creator)] = id
 	return id, nil
-}
-
-func (r *Rules) identify(creator []byte) (*msp.Identity, error) {
-	id, _, err := r.MSPs.Identify(creator)
-	return id, err
-}
-
-// verify checks a signature as the identity's MSP would.
-func (r *Rules) verify(id *msp.Identity, msg, sig []byte) error {
-	if m := r.MSPs[id.MSPID()]; m != nil {
-		return m.Verify(id, msg, sig)
-	}
-	return fmt.Errorf("%s is unknown: %w", id.MSPID(), BadSigner)
 }
 
 // consenters returns those consenters that count, by PKI-ID: valid under the

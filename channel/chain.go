@@ -58,6 +58,20 @@ func VerifyChain(genesis []byte, blocks iter.Seq2[[]byte, error], each func(bloc
 		v.fail(0, err)
 		return v.report, nil
 	}
+	return v.walk(blocks)
+}
+
+// VerifyFrom is [VerifyChain] for the part of a chain behind tip, with the
+// configuration in force there.
+func VerifyFrom(c *Config, tip block.Tip, blocks iter.Seq2[[]byte, error], each func(block.Verified, *Config) error) (Report, error) {
+	v := verifier{each: each, tip: tip, report: Report{From: tip.Height}}
+	if err := v.adopt(c, nil); err != nil {
+		return v.report, err
+	}
+	return v.walk(blocks)
+}
+
+func (v *verifier) walk(blocks iter.Seq2[[]byte, error]) (Report, error) {
 	for raw, err := range blocks {
 		if err != nil {
 			return v.report, fmt.Errorf("read block %d: %w", v.tip.Height, err)
@@ -159,7 +173,7 @@ func (v *verifier) skip(raw []byte) bool {
 }
 
 func (v *verifier) fail(number uint64, err error) {
-	code := "block.malformed"
+	code := block.Malformed.Code()
 	if r := wire.ReasonOf(err); r != nil {
 		code = r.Code()
 	}

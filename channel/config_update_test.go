@@ -1,6 +1,7 @@
 package channel_test
 
 import (
+	"encoding/pem"
 	"testing"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
@@ -200,6 +201,36 @@ func TestBadConfigs(t *testing.T) {
 	refusedBy(t, block.BadConfig, err)
 	_, err = channel.Parse(nil)
 	refusedBy(t, block.BadConfig, err)
+}
+
+// TestBFTConsenters: by id, each once, each a certificate.
+func TestBFTConsenters(t *testing.T) {
+	w := newWorld(t)
+	cert := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: w.orderer.Identity().Certificate().Raw})
+	parse := func(list ...*common.Consenter) (*channel.Config, error) {
+		g := proto.CloneOf(w.group())
+		o := g.Groups["Orderer"]
+		o.Values["ConsensusType"].Value = pack(t, &ab.ConsensusType{Type: channel.ConsensusBFT, State: ab.ConsensusType_STATE_MAINTENANCE})
+		o.Values["Orderers"] = &common.ConfigValue{Value: pack(t, &common.Orderers{ConsenterMapping: list})}
+		return channel.ParseChannelGroup("mychannel", 0, &common.Config{ChannelGroup: g})
+	}
+	n := &common.Consenter{Id: 7, Host: "h", Port: 1, MspId: "OrdererMSP", Identity: cert}
+	c, err := parse(n)
+	require.NoError(t, err)
+	require.True(t, c.Maintenance())
+	require.EqualValues(t, 7, c.Consenters()[0].ID)
+	require.Equal(t, w.orderer.Identity().PKIID(), c.Rules().Consenters[7].PKIID())
+	require.Equal(t, 1, c.Rules().Quorum())
+	for name, list := range map[string][]*common.Consenter{
+		"B36 double ids": {n, n},
+		"B36 empty":      nil,
+		"no certificate": {{Id: 1, MspId: "OrdererMSP", Identity: []byte("x")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := parse(list...)
+			refusedBy(t, block.BadConfig, err)
+		})
+	}
 }
 
 // TestGlobalOrdererAddresses count only without V3_0 and organisations' own.
