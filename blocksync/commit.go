@@ -87,17 +87,24 @@ func (s *Sync) verify(tip block.Tip, run []held) ([]block.Verified, block.Tip, e
 	return batch, tip, nil
 }
 
-// unfit drops a block that doesn't hold and sees to its source.
+// unfit drops a block that doesn't hold and sees to its source. If it was
+// pulled, all else that came from there goes too: a relay of what is pushed
+// can't know the link, but who serves his ledger does.
 func (s *Sync) unfit(h held, err error) {
 	log.Warnw("dropped a block that doesn't verify", "block", h.number, "from", h.name, "by", h.kind, "error", err)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.window.drop(h.number)
-	if h.kind == "pull" && wire.VerdictOf(err) != wire.Ignore { // a relay of what is pushed can't know the link
-		s.step(evBad{h.from})
-	}
-	s.step(evDropped{h.number})
 	s.refuse(h.from, wire.ReasonOf(err))
+	if h.kind != "pull" || wire.VerdictOf(err) == wire.Ignore {
+		s.window.drop(h.number)
+		s.step(evDropped{h.number})
+		return
+	}
+	s.step(evBad{h.from})
+	for _, n := range s.window.of(h.from, h.kind) {
+		s.window.drop(n)
+		s.step(evDropped{n})
+	}
 }
 
 // append writes a batch, and waits out what passes.

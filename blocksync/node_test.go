@@ -190,3 +190,5 @@ func (n *node) check(raw []byte) *block.Checked {
 type peerID = peer.ID
 
 func testPeer(i int) peer.ID { return peer.ID(fmt.Sprintf("peer%06d", i)) }
+
+type wireRequest = wire.BlocksRequest

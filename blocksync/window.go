@@ -1,6 +1,8 @@
 package blocksync
 
 import (
+	"slices"
+
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"grapevine/block"
@@ -116,6 +118,17 @@ func (w *window) next(count int, bytes int64) (run []held) {
 		run = append(run, h)
 	}
 	return run
+}
+
+// of returns the numbers that came from a peer in one way, ascending.
+func (w *window) of(from peer.ID, kind string) (numbers []uint64) {
+	for n, h := range w.slots {
+		if h.from == from && h.kind == kind {
+			numbers = append(numbers, n)
+		}
+	}
+	slices.Sort(numbers)
+	return numbers
 }
 
 // drop forgets the block at number n.
