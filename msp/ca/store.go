@@ -54,6 +54,9 @@ func (c *CA) Save(dir string) error {
 	if err := write(filepath.Join(dir, keyFile), key, keyMode); err != nil {
 		return err
 	}
+	if err := os.Chmod(filepath.Join(dir, keyFile), keyMode); err != nil { // it may have been there
+		return fmt.Errorf("save CA %s: %w", c.Name(), err)
+	}
 	if chain != nil {
 		if err := write(filepath.Join(dir, chainFile), chain, fileMode); err != nil {
 			return err
