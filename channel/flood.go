@@ -1,3 +1,0 @@
-package channel
-
-const floodPublish = false
