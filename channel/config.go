@@ -1,3 +1,6 @@
+// Package channel is what is told: a channel's configuration, which says who
+// belongs to it and what its blocks must satisfy, and the wall behind which its
+// members, and nobody else, tell each other of blocks.
 package channel
 
 import (
