@@ -355,6 +355,20 @@ func (o *Orderer) Address() string { return o.listener.Addr().String() }
 // PeerID is the libp2p peer ID of the node's host key.
 func (o *Orderer) PeerID() peer.ID { return o.host.ID() }
 
+// Started is when the node was opened.
+func (o *Orderer) Started() time.Time { return o.started }
+
+// Channel returns the ledger of a channel that this node orders, and the
+// configuration in force.
+func (o *Orderer) Channel(name string) (*ledger.Ledger, *channel.Config, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if c := o.chains[name]; c != nil {
+		return c.ledger, c.conf.Load(), nil
+	}
+	return nil, nil, fmt.Errorf("channel %s: %w", name, ErrNoChannel)
+}
+
 // An OrdererChannel is what an ordering node tells of one channel.
 type OrdererChannel struct {
 	Name   string

@@ -1,0 +1,260 @@
+package admin
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"grapevine/channel"
+	"grapevine/cmd/grapevine/fault"
+	"grapevine/ledger"
+	"grapevine/msp"
+	"grapevine/node"
+	"grapevine/wire"
+)
+
+// soon is how long before its end a certificate is warned of.
+const soon = 7 * 24 * time.Hour
+
+// Joined is `channel join`.
+type Joined struct {
+	Meta
+	Channel string `json:"channel"`
+	Already bool   `json:"already"` // it was joined before; nothing changed
+}
+
+// Left is `channel leave`.
+type Left struct {
+	Meta
+	Channel string `json:"channel"`
+	Purged  bool   `json:"purged"`
+}
+
+// Status is this node's, as it is now.
+func (s *Server) Status() *Status {
+	out := &Status{PID: os.Getpid(), Version: s.Build.Version, Operations: s.Operations, Role: "peer", Healthy: true}
+	id := s.Identity
+	if s.Peer != nil {
+		id = s.Peer.Identity()
+		out.NodeRef = s.ref(id, s.Peer.PeerID())
+		out.Listen, out.StartedAt = s.Peer.Listen(), Time{s.Peer.Started()}
+		for _, c := range s.Peer.Channels() {
+			out.Channels = append(out.Channels, s.peerChannel(out, c))
+		}
+	} else {
+		out.Role = "orderer"
+		out.NodeRef = s.ref(id, s.Orderer.PeerID())
+		out.Listen, out.StartedAt = []string{s.Orderer.Address()}, Time{s.Orderer.Started()}
+		for _, c := range s.Orderer.Channels() {
+			v := StatusChannel{
+				Name: c.Name, Height: c.Tip.Height, TipHash: hex.EncodeToString(c.Tip.Hash[:]), IsLeader: c.Leader,
+				Source: BlockSource{Kind: "none"}, Validity: ValidityNone,
+			}
+			if c.Leader {
+				v.Leader = out.Name
+			}
+			out.halted(c.Name, c.Halted)
+			out.Channels = append(out.Channels, v)
+		}
+	}
+	out.UptimeSec = int64(time.Since(out.StartedAt.Time).Seconds())
+	out.certificate("sign", id)
+	return out
+}
+
+func (s *Server) ref(id *msp.Identity, p peer.ID) NodeRef {
+	name := s.Name
+	if name == "" {
+		name = id.Name()
+	}
+	return NodeRef{Name: name, Org: s.org(id.MSPID()), MSPID: id.MSPID(), PeerID: p.String(), PKIID: id.PKIID().String()}
+}
+
+// org is an organisation's name for people: its group's name in a channel.
+func (s *Server) org(mspID string) string {
+	if s.Peer != nil {
+		for _, c := range s.Peer.Channels() {
+			if o, ok := orgOf(c.Config(), mspID); ok {
+				return o
+			}
+		}
+	}
+	return strings.ToLower(strings.TrimSuffix(mspID, "MSP"))
+}
+
+func orgOf(c *channel.Config, mspID string) (string, bool) {
+	for _, o := range c.Orgs() {
+		if o.MSPID == mspID {
+			return o.Name, true
+		}
+	}
+	return "", false
+}
+
+func (s *Server) peerChannel(out *Status, c *node.Channel) StatusChannel {
+	v := c.Status()
+	sc := StatusChannel{
+		Name: v.Name, Height: v.Tip.Height, Lag: v.Lag, TipHash: hex.EncodeToString(v.Tip.Hash[:]),
+		IsLeader: v.Leading, Source: BlockSource{Kind: v.SourceKind, Name: v.SourceName}, Alive: v.Members, Validity: ValidityNone,
+	}
+	if v.Leading {
+		sc.Leader = out.Name
+	}
+	out.halted(v.Name, v.Halted)
+	for _, o := range c.Config().Orgs() {
+		if len(o.Anchors) == 0 {
+			out.problem("GOS014", "info", fmt.Sprintf("no anchor peer for %s on %s", o.MSPID, v.Name), "")
+		}
+	}
+	return sc
+}
+
+func (s *Status) problem(code, severity, message, fix string) {
+	s.Problems = append(s.Problems, Problem{Code: code, Severity: severity, Message: message, Fix: fix})
+	if severity == "error" {
+		s.Healthy = false
+	}
+}
+
+func (s *Status) halted(name string, err error) {
+	if err == nil {
+		return
+	}
+	f := fault.Of(err)
+	s.problem(f.Code, "error", "channel "+name+" has stopped: "+f.Message, strings.Join(f.Fix, "; "))
+}
+
+func (s *Status) certificate(use string, id *msp.Identity) {
+	c := id.Certificate()
+	left := time.Until(c.NotAfter)
+	s.Certificates = append(s.Certificates, Certificate{
+		Use: use, Subject: c.Subject.String(), Issuer: c.Issuer.String(), NotAfter: Time{c.NotAfter}, ExpiresInSec: int64(left.Seconds()),
+	})
+	switch {
+	case left <= 0:
+		s.problem("CERT004", "error", "this node's "+use+" certificate has expired", "grapevine ca issue "+id.Name())
+	case left < soon:
+		s.problem("CERT007", "warning", fmt.Sprintf("this node's %s certificate expires in %d days", use, int(left.Hours()/24)), "grapevine ca issue "+id.Name())
+	}
+}
+
+func (s *Server) channels(*http.Request) (any, error) {
+	out := &ChannelList{}
+	add := func(l *ledger.Ledger) {
+		t := l.Tip()
+		out.Items = append(out.Items, ChannelItem{Name: l.Name(), Height: t.Height, TipHash: hex.EncodeToString(t.Hash[:]), Halted: l.Halted() != nil})
+	}
+	if s.Peer != nil {
+		for _, c := range s.Peer.Channels() {
+			add(c.Ledger())
+		}
+		return out, nil
+	}
+	for _, c := range s.Orderer.Channels() {
+		l, _, err := s.Orderer.Channel(c.Name)
+		if err != nil {
+			return nil, err
+		}
+		add(l)
+	}
+	return out, nil
+}
+
+func (s *Server) info(r *http.Request) (any, error) {
+	c, err := s.room(r)
+	if err != nil {
+		return nil, err
+	}
+	out, err := Info(c.ledger, c.conf)
+	if err != nil || c.peer == nil {
+		return out, err
+	}
+	v := c.peer.Status()
+	out.Lag = v.Lag
+	if v.Halted != nil {
+		out.Halted, out.HaltCode = true, haltCode(v.Halted)
+	}
+	alive := map[string]int{s.Peer.Identity().MSPID(): 1}
+	for _, p := range c.peer.Connected() {
+		if id, ok := s.Peer.Identify(p); ok {
+			alive[id.MSPID()]++
+		}
+	}
+	for i := range out.Orgs {
+		out.Orgs[i].Alive = alive[out.Orgs[i].MSPID]
+	}
+	return out, nil
+}
+
+func haltCode(err error) string {
+	if r := wire.ReasonOf(err); r != nil {
+		return r.Code()
+	}
+	return fault.Of(err).Code
+}
+
+// Info is what a ledger and the configuration in force say of a channel.
+func Info(l *ledger.Ledger, conf *channel.Config) (*ChannelInfo, error) {
+	t := l.Tip()
+	first, err := l.Block(0)
+	if err != nil {
+		return nil, fmt.Errorf("reading block 0: %w", err)
+	}
+	genesis, err := DecodeBlock(first, nil, false)
+	if err != nil {
+		return nil, err
+	}
+	last, err := l.Block(t.Height - 1)
+	if err != nil {
+		return nil, fmt.Errorf("reading block %d: %w", t.Height-1, err)
+	}
+	tip, err := DecodeBlock(last, nil, false)
+	if err != nil {
+		return nil, err
+	}
+	out := &ChannelInfo{
+		Name: l.Name(), Height: t.Height, TipHash: hex.EncodeToString(t.Hash[:]), PreviousHash: tip.PreviousHash, GenesisHash: genesis.Hash,
+		ConfigSequence: conf.Sequence(), ConfigBlock: conf.Number(), Consensus: conf.Consensus(), Validity: ValidityNone,
+	}
+	if err := l.Halted(); err != nil {
+		out.Halted, out.HaltCode = true, haltCode(err)
+	}
+	for _, o := range conf.Orgs() {
+		out.Orgs = append(out.Orgs, ChannelOrg{Org: o.Name, MSPID: o.MSPID, Anchors: slices.Clone(o.Anchors)})
+	}
+	for _, o := range conf.Orderers() {
+		out.Orderers = append(out.Orderers, ChannelOrderer{Endpoint: o.Endpoint, MSPID: o.MSPID})
+	}
+	return out, nil
+}
+
+// Health answers as Fabric's /healthz does.
+func (s *Server) Health(w http.ResponseWriter, _ *http.Request) {
+	type check struct {
+		Component string `json:"component"`
+		Reason    string `json:"reason"`
+	}
+	var failed []check
+	for _, p := range s.Status().Problems {
+		if p.Severity == "error" {
+			failed = append(failed, check{p.Code, p.Message})
+		}
+	}
+	now := time.Now().UTC().Format(time.RFC3339Nano)
+	if len(failed) == 0 {
+		s.json(w, http.StatusOK, map[string]any{"status": "OK", "time": now})
+		return
+	}
+	s.json(w, http.StatusServiceUnavailable, map[string]any{"status": "Service Unavailable", "time": now, "failed_checks": failed})
+}
+
+// Version answers as Fabric's /version does.
+func (s *Server) Version(w http.ResponseWriter, _ *http.Request) {
+	s.json(w, http.StatusOK, map[string]string{"CommitSHA": s.Build.Commit, "Version": s.Build.Version})
+}

@@ -1,0 +1,285 @@
+package admin
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+
+	"grapevine/block"
+	"grapevine/channel"
+	"grapevine/cmd/grapevine/fault"
+	"grapevine/ledger"
+	"grapevine/msp"
+	"grapevine/node"
+)
+
+const (
+	maxBody = 64 << 20 // of a posted block
+	maxWait = 30 * time.Second
+	grace   = time.Second
+)
+
+// Build is what a program says of itself.
+type Build struct{ Version, Commit, Go, LibP2P string }
+
+// Server answers for one running node: a peer or an ordering node.
+type Server struct {
+	Peer     *node.Node    // or nil
+	Orderer  *node.Orderer // or nil
+	Identity *msp.Identity // of an ordering node
+
+	Build      Build
+	Name       string
+	Operations string // listener's address, or ""
+	Log        *slog.Logger
+}
+
+// Run serves the whole interface on l until ctx ends.
+func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	mux := http.NewServeMux()
+	s.reading(mux)
+	mux.HandleFunc("POST /api/v1/channels", s.handle(s.join))
+	mux.HandleFunc("POST /api/v1/channels/{ch}/leave", s.handle(s.leave))
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug)}
+	return ServeHTTP(ctx, srv, l, grace)
+}
+
+// ReadOnly is the part of the interface that changes nothing.
+func (s *Server) ReadOnly() http.Handler {
+	mux := http.NewServeMux()
+	s.reading(mux)
+	return mux
+}
+
+func (s *Server) reading(mux *http.ServeMux) {
+	mux.HandleFunc("GET /api/v1/status", s.handle(func(*http.Request) (any, error) { return s.Status(), nil }))
+	mux.HandleFunc("GET /api/v1/channels", s.handle(s.channels))
+	mux.HandleFunc("GET /api/v1/channels/{ch}", s.handle(s.info))
+	mux.HandleFunc("GET /api/v1/channels/{ch}/config", s.handle(s.config))
+	mux.HandleFunc("GET /api/v1/channels/{ch}/height", s.handle(s.height))
+	mux.HandleFunc("GET /api/v1/channels/{ch}/blocks/{n}", s.handle(s.block))
+	mux.HandleFunc("GET /api/v1/channels/{ch}/blocks", s.tail)
+	mux.HandleFunc("GET /api/v1/channels/{ch}/raw", s.raw)
+	mux.HandleFunc("GET /api/v1/channels/{ch}/verification", s.handle(s.verify))
+}
+
+// handle answers with an object, or with the coded error.
+func (s *Server) handle(f func(*http.Request) (any, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := f(r)
+		if err != nil {
+			s.fail(w, err)
+			return
+		}
+		out, ok := v.(json.RawMessage)
+		if !ok {
+			if out, err = Marshal(v); err != nil {
+				s.fail(w, err)
+				return
+			}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		s.write(w, append(out, '\n'))
+	}
+}
+
+func (s *Server) write(w io.Writer, b []byte) {
+	if _, err := w.Write(b); err != nil {
+		s.Log.Debug("answering an admin request", "err", err)
+	}
+}
+
+func (s *Server) json(w http.ResponseWriter, status int, v any) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	s.write(w, append(raw, '\n'))
+}
+
+func (s *Server) fail(w http.ResponseWriter, err error) {
+	f := fault.Of(err)
+	status := http.StatusInternalServerError
+	switch {
+	case f.Code == fault.NotFound || errors.Is(err, node.ErrNoChannel):
+		status = http.StatusNotFound
+	case f.Exit == fault.ExitUsage:
+		status = http.StatusBadRequest
+	}
+	s.json(w, status, json.RawMessage(f.JSON()))
+}
+
+// room is one channel, whoever keeps it.
+type room struct {
+	ledger *ledger.Ledger
+	conf   *channel.Config
+	peer   *node.Channel // nil on an ordering node
+}
+
+func (s *Server) room(r *http.Request) (*room, error) {
+	name := r.PathValue("ch")
+	if s.Peer != nil {
+		c, err := s.Peer.Channel(name)
+		if err != nil {
+			return nil, noChannel(name, err)
+		}
+		return &room{c.Ledger(), c.Config(), c}, nil
+	}
+	led, conf, err := s.Orderer.Channel(name)
+	if err != nil {
+		return nil, noChannel(name, err)
+	}
+	return &room{led, conf, nil}, nil
+}
+
+func noChannel(name string, err error) error {
+	return fault.Newf(fault.NotFound, "this node has no channel %s", name).From(err).
+		Do("see what it has: grapevine channel ls", "join it: grapevine channel join "+name+" --block FILE")
+}
+
+func (s *Server) join(r *http.Request) (any, error) {
+	raw, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+	if err != nil {
+		return nil, fmt.Errorf("reading the block: %w", err)
+	}
+	b, err := block.Decode(raw)
+	if err != nil {
+		return nil, err
+	}
+	conf, err := channel.Parse(b)
+	if err != nil {
+		return nil, err
+	}
+	if want := r.URL.Query().Get("channel"); want != "" && want != conf.Channel() {
+		return nil, fault.Newf("CHN001", "the block is of channel %s, not %s", conf.Channel(), want)
+	}
+	already := true
+	if s.Peer != nil {
+		if _, err := s.Peer.Channel(conf.Channel()); err != nil {
+			already = false
+		}
+		_, err = s.Peer.Join(r.Context(), b)
+	} else {
+		if _, _, err := s.Orderer.Channel(conf.Channel()); err != nil {
+			already = false
+		}
+		err = s.Orderer.Join(b)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &Joined{Channel: conf.Channel(), Already: already}, nil
+}
+
+func (s *Server) leave(r *http.Request) (any, error) {
+	if s.Peer == nil {
+		return nil, fault.New(fault.NotHere, "an ordering node can't leave a channel in this build")
+	}
+	name := r.PathValue("ch")
+	purge := r.URL.Query().Get("purge") == "true"
+	if err := s.Peer.Leave(r.Context(), name, purge); err != nil {
+		if errors.Is(err, node.ErrNoChannel) {
+			err = noChannel(name, err)
+		}
+		return nil, err
+	}
+	return &Left{Channel: name, Purged: purge}, nil
+}
+
+// height answers at once, or, with ?above=N, once more than N blocks are held,
+// but no later than after ?wait=DURATION.
+func (s *Server) height(r *http.Request) (any, error) {
+	c, err := s.room(r)
+	if err != nil {
+		return nil, err
+	}
+	if above := r.URL.Query().Get("above"); above != "" {
+		n, err := strconv.ParseUint(above, 10, 63)
+		if err != nil {
+			return nil, fault.Newf(fault.BadNumber, "%q is no height", above)
+		}
+		wait := maxWait
+		if d, err := time.ParseDuration(r.URL.Query().Get("wait")); err == nil {
+			wait = min(d, maxWait)
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), wait)
+		defer cancel()
+		if err := c.ledger.Wait(ctx, n+1); err != nil && ctx.Err() == nil {
+			return nil, err
+		}
+	}
+	t := c.ledger.Tip()
+	return &ChannelItem{Name: c.ledger.Name(), Height: t.Height, TipHash: hex.EncodeToString(t.Hash[:]), Halted: c.ledger.Halted() != nil}, nil
+}
+
+func (s *Server) config(r *http.Request) (any, error) {
+	c, err := s.room(r)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := c.conf.JSON()
+	return json.RawMessage(raw), err
+}
+
+// number reads a block's number: N, oldest or newest.
+func (c *room) number(text string) (uint64, error) {
+	switch text {
+	case "oldest":
+		return 0, nil
+	case "newest", "":
+		return c.ledger.Height() - 1, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 63)
+	if err != nil {
+		return 0, fault.Newf(fault.BadNumber, "%q is no block number", text)
+	}
+	return n, nil
+}
+
+func (s *Server) block(r *http.Request) (any, error) {
+	c, err := s.room(r)
+	if err != nil {
+		return nil, err
+	}
+	n, err := c.number(r.PathValue("n"))
+	if err != nil {
+		return nil, err
+	}
+	raw, err := c.ledger.Block(n)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return nil, fault.Newf(fault.NotFound, "no block %d: the channel holds %d", n, c.ledger.Height())
+	}
+	if err != nil {
+		return nil, err
+	}
+	return c.decode(raw, n, r.URL.Query().Get("full") == "true")
+}
+
+// decode reads a block, and judges its signatures by the configuration in
+// force now where that one was in force before the block, too.
+func (c *room) decode(raw []byte, n uint64, full bool) (*Block, error) {
+	var rules *block.Rules
+	if n > c.conf.Number() {
+		rules = c.conf.Rules()
+	} else if conf, err := configBefore(c.ledger, n); err == nil {
+		rules = conf.Rules()
+	} else {
+		return nil, err
+	}
+	b, err := DecodeBlock(raw, rules, full)
+	if err == nil {
+		b.Channel = c.ledger.Name()
+	}
+	return b, err
+}

@@ -1,0 +1,193 @@
+// Package dev makes and runs a whole network on one machine: organisations with
+// their CAs, peers, an ordering service and a channel, each node a process of
+// its own, or all of them in one.
+package dev
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/google/renameio/v2"
+
+	"grapevine/cmd/grapevine/fault"
+)
+
+// fileName marks a folder that dev up made.
+const fileName = "network.json"
+
+// A Shape is what a network was asked to be.
+type Shape struct {
+	Orgs     int    `json:"orgs"`
+	Peers    int    `json:"peers"` // per organisation
+	Orderers int    `json:"orderers"`
+	Channel  string `json:"channel"`
+}
+
+// DefaultShape is what dev up makes when nothing is asked.
+func DefaultShape() Shape { return Shape{Orgs: 3, Peers: 3, Orderers: 1, Channel: "mychannel"} }
+
+// Validate refuses shapes that can't be built.
+func (s Shape) Validate() error {
+	switch {
+	case s.Orderers > 1:
+		return fault.Newf("DEV006", "--orderers %d: this build orders with one node", s.Orderers).
+			Because("the ordering cluster isn't part of this build").Do("leave --orderers at 1")
+	case s.Orgs < 1 || s.Orgs > 50 || s.Peers < 1 || s.Peers > 50 || s.Orderers < 1:
+		return fault.Newf("DEV007", "%d organisations of %d peers and %d orderers can't be built", s.Orgs, s.Peers, s.Orderers).
+			Do("use 1 to 50 organisations, 1 to 50 peers each, 1 orderer")
+	case !validChannel(s.Channel):
+		return fault.Newf("DEV008", "%q is no channel name", s.Channel).
+			Because("a name begins with a-z, holds a-z 0-9 . - and has at most 249 characters").Do("choose another --channel")
+	}
+	return nil
+}
+
+// A Node is one process of the network. Ports are on 127.0.0.1.
+type Node struct {
+	Name       string `json:"name"`
+	Org        string `json:"org"`
+	MSPID      string `json:"mspId"`
+	Orderer    bool   `json:"orderer"`
+	Leader     bool   `json:"leader"` // static leader of its organisation
+	Anchor     bool   `json:"anchor"`
+	MSP        string `json:"msp"`        // folder, below the network's
+	TLS        string `json:"tls"`        // folder, below the network's
+	Listen     int    `json:"listen"`     // libp2p, TCP and UDP
+	GRPC       int    `json:"grpc"`       // orderers only
+	Operations int    `json:"operations"` // HTTP
+}
+
+// A Network is what DIR/network.json records.
+type Network struct {
+	Shape     Shape  `json:"shape"`
+	NetworkID string `json:"networkId"`
+	InProcess bool   `json:"inProcess"`
+	Nodes     []Node `json:"nodes"`
+
+	dir string
+}
+
+// DefaultDir is where a network lies unless --dir says otherwise.
+func DefaultDir() (string, error) {
+	if d := os.Getenv("XDG_DATA_HOME"); d != "" {
+		return filepath.Join(d, "grapevine", "dev"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the home folder: %w", err)
+	}
+	return filepath.Join(home, ".local", "share", "grapevine", "dev"), nil
+}
+
+// Load reads the network in dir; DEV001 if there is none.
+func Load(dir string) (*Network, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, fileName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, fault.Newf("DEV001", "no dev network in %s", dir).Do("grapevine dev up --dir " + dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the network: %w", err)
+	}
+	n := &Network{dir: dir}
+	if err := json.Unmarshal(raw, n); err != nil {
+		return nil, fault.Newf("DEV002", "%s is damaged", filepath.Join(dir, fileName)).From(err).
+			Do("remove the folder " + dir + " and run grapevine dev up")
+	}
+	return n, nil
+}
+
+func (n *Network) save() error {
+	raw, err := json.MarshalIndent(n, "", " ")
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(filepath.Join(n.dir, fileName), append(raw, '\n'), 0o644)
+}
+
+// Dir is the network's folder.
+func (n *Network) Dir() string { return n.dir }
+
+// Node returns the node of a name; DEV004 if there is none.
+func (n *Network) Node(name string) (*Node, error) {
+	for i := range n.Nodes {
+		if n.Nodes[i].Name == name {
+			return &n.Nodes[i], nil
+		}
+	}
+	var names []string
+	for _, v := range n.Nodes {
+		names = append(names, v.Name)
+	}
+	return nil, fault.Newf("DEV004", "no node %q in this network", name).Because(fmt.Sprint("it has ", names))
+}
+
+// Peers and Orderers are the nodes by kind, in the order of their names.
+func (n *Network) Peers() []*Node    { return n.kind(false) }
+func (n *Network) Orderers() []*Node { return n.kind(true) }
+
+func (n *Network) kind(orderer bool) (out []*Node) {
+	for i := range n.Nodes {
+		if n.Nodes[i].Orderer == orderer {
+			out = append(out, &n.Nodes[i])
+		}
+	}
+	return out
+}
+
+// Folder is where a node keeps its data, log, pid and admin socket.
+func (n *Network) Folder(v *Node) string { return filepath.Join(n.dir, v.Name) }
+
+// GenesisFile is the channel's genesis block.
+func (n *Network) GenesisFile() string { return filepath.Join(n.dir, n.Shape.Channel+".block") }
+
+func (n *Network) path(rel string) string { return filepath.Join(n.dir, filepath.FromSlash(rel)) }
+
+// ports finds count free ones on 127.0.0.1, free for TCP and UDP, below 32768:
+// an outgoing connection can't take them while a node is down.
+func ports(count int) ([]int, error) {
+	var out []int
+	for p := 20000 + os.Getpid()%8000; len(out) < count; p++ {
+		if p >= 32768 {
+			return nil, fault.New("DEV009", "no free ports below 32768 on 127.0.0.1").Do("stop what listens there")
+		}
+		if free(p) {
+			out = append(out, p)
+		}
+	}
+	return out, nil
+}
+
+func free(port int) bool {
+	addr := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return false
+	}
+	defer l.Close()
+	u, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return false
+	}
+	return u.Close() == nil
+}
+
+func validChannel(s string) bool {
+	if s == "" || len(s) > 249 || s[0] < 'a' || s[0] > 'z' {
+		return false
+	}
+	for _, c := range s {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,242 @@
+// Package serve runs a node as a program does: it makes the node of a
+// configuration, and beside it the admin socket and the operations listener.
+// The start verbs use it, and the development network inside one process.
+package serve
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+
+	"grapevine/cmd/grapevine/admin"
+	"grapevine/cmd/grapevine/conf"
+	"grapevine/cmd/grapevine/fault"
+	"grapevine/election"
+	"grapevine/msp"
+	"grapevine/node"
+)
+
+// An Identity is what an MSP folder gives a node.
+type Identity struct {
+	Signer msp.Signer
+	Chain  [][]byte
+	MSP    *msp.MSP
+}
+
+// LoadIdentity reads a node's MSP folder. What the folder's definition warns of
+// is logged.
+func LoadIdentity(mspID, dir string, log *slog.Logger) (*Identity, error) {
+	signer, err := msp.Load(mspID, dir)
+	if err != nil {
+		return nil, fmt.Errorf("loading the signing identity: %w", err)
+	}
+	chain, err := msp.LoadChain(dir)
+	if err != nil {
+		return nil, fmt.Errorf("loading the intermediate certificates: %w", err)
+	}
+	def, warnings, err := msp.LoadConfig(mspID, dir)
+	if err != nil {
+		return nil, fmt.Errorf("loading the organisation's definition: %w", err)
+	}
+	m, err := msp.New(def, msp.Features{NodeOUs: true, Ed25519: true})
+	if err != nil {
+		return nil, fmt.Errorf("reading the organisation's definition in %s: %w", dir, err)
+	}
+	for _, w := range append(warnings, m.Warnings()...) {
+		log.Warn(w.Message, "code", w.Code, "folder", dir)
+	}
+	return &Identity{signer, chain, m}, nil
+}
+
+// mode is how a peer comes to lead. Unless someone sets a flag, a build
+// without dynamic election stands by.
+func mode(c *conf.Peer) election.Mode {
+	switch {
+	case c.Mode == conf.Static:
+		return election.Static
+	case c.Mode == conf.Dynamic && c.ModeSet:
+		return election.Dynamic
+	}
+	return election.Standby
+}
+
+// Peer runs a peer until ctx ends. ready, if not nil, is called once it serves.
+func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *slog.Logger, ready func()) error {
+	m := mode(c)
+	if err := m.Validate(); err != nil {
+		return fault.Of(err)
+	}
+	id, err := LoadIdentity(c.MSPID, c.MSPDir, log)
+	if err != nil {
+		return err
+	}
+	overrides, err := overridesOf(c.Deliver.Overrides)
+	if err != nil {
+		return err
+	}
+	cert, err := clientCertificate(c.TLS)
+	if err != nil {
+		return err
+	}
+	reg := registry()
+	cfg := node.Default()
+	cfg.Dir, cfg.Name, cfg.NetworkID = c.Dir, c.ID, c.NetworkID
+	cfg.Signer, cfg.Chain, cfg.MSP = id.Signer, id.Chain, id.MSP
+	cfg.Listen, cfg.ExternalEndpoint, cfg.Bootstrap = c.Listen, c.External, c.Bootstrap
+	cfg.Leader = m
+	cfg.Orderers = node.OrdererClient{
+		Overrides: overrides, Certificate: cert, DialTimeout: c.Deliver.ConnTimeout,
+		MinBackoff: c.Deliver.BackoffMin, MaxBackoff: c.Deliver.BackoffMax,
+	}
+	if c.Gossip.AliveInterval > 0 {
+		cfg.Alive = c.Gossip.AliveInterval
+	}
+	cfg.Log, cfg.Metrics = log, reg
+	n, err := node.Open(cfg)
+	if err != nil {
+		return listenFault(err)
+	}
+	srv := &admin.Server{Peer: n, Build: b, Name: c.ID, Log: log, Operations: c.Operations.Listen}
+	err = runAll(ctx, n.Run, srv, c.Dir, c.Operations, reg, log, ready)
+	return closing(err, n.Close())
+}
+
+// Orderer runs an ordering node until ctx ends.
+func Orderer(ctx context.Context, c *conf.Orderer, name string, b admin.Build, log *slog.Logger, ready func()) error {
+	id, err := LoadIdentity(c.MSPID, c.MSPDir, log)
+	if err != nil {
+		return err
+	}
+	if !c.TLS.Enabled {
+		return fault.New(fault.Contradiction, "General.TLS.Enabled is false").
+			Because("the ordering service's gRPC listener is served over TLS only").
+			Do("set General.TLS.Enabled, Certificate and PrivateKey (a tls/ folder of grapevine ca generate has them)")
+	}
+	cert, err := loadPair(c.TLS.Cert, c.TLS.Key)
+	if err != nil {
+		return err
+	}
+	var roots *x509.CertPool
+	if c.TLS.ClientAuth {
+		if roots, err = loadPool(c.TLS.ClientRoots); err != nil {
+			return err
+		}
+	}
+	listen := c.Listen
+	if len(listen) == 0 {
+		listen = []string{"/ip4/127.0.0.1/tcp/0"} // one node needs no other orderer to find it
+	}
+	reg := registry()
+	o, err := node.OpenOrderer(node.OrdererConfig{
+		Dir: c.Dir, Name: name, NetworkID: c.NetworkID, Signer: id.Signer, Chain: id.Chain, MSP: id.MSP,
+		Listen: listen, Address: c.GRPC, Certificate: *cert, ClientRoots: roots, Log: log, Metrics: reg,
+	})
+	if err != nil {
+		return listenFault(err)
+	}
+	if c.Bootstrap != "" {
+		if err := joinFile(o, c.Bootstrap); err != nil {
+			return closing(err, o.Close())
+		}
+	}
+	srv := &admin.Server{Orderer: o, Build: b, Name: name, Identity: id.Signer.Identity(), Log: log, Operations: c.Operations.Listen}
+	err = runAll(ctx, o.Run, srv, c.Dir, c.Operations, reg, log, ready)
+	return closing(err, o.Close())
+}
+
+func joinFile(o *node.Orderer, file string) error {
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return fault.Newf(fault.Unreadable, "cannot read the genesis block %s", file).From(err)
+	}
+	var b common.Block
+	if err := proto.Unmarshal(raw, &b); err != nil {
+		return fault.Newf("BLK003", "%s is not a block", file).From(err)
+	}
+	return o.Join(&b)
+}
+
+// runAll runs a node with its listeners; the first that fails ends all.
+func runAll(ctx context.Context, run func(context.Context) error, srv *admin.Server, dir string, ops conf.Operations, reg *prometheus.Registry, log *slog.Logger, ready func()) error {
+	sock, err := admin.Listen(dir)
+	if err != nil {
+		return err
+	}
+	web, err := newOperations(ops, srv, reg, log)
+	if err != nil {
+		return closing(err, sock.Close())
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return run(ctx) })
+	g.Go(func() error { return srv.Run(ctx, sock) })
+	if web != nil {
+		srv.Operations = web.address()
+		g.Go(func() error { return web.run(ctx) })
+	}
+	if ready != nil {
+		ready()
+	}
+	return g.Wait()
+}
+
+func registry() *prometheus.Registry {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return reg
+}
+
+func overridesOf(list []conf.Override) (map[string]node.Override, error) {
+	out := map[string]node.Override{}
+	for _, o := range list {
+		v := node.Override{Address: o.To}
+		if o.CACertsFile != "" {
+			pool, err := loadPool([]string{o.CACertsFile})
+			if err != nil {
+				return nil, err
+			}
+			v.Roots = pool
+		}
+		out[o.From] = v
+	}
+	return out, nil
+}
+
+// clientCertificate is what the peer offers to an orderer's TLS, if it has one.
+func clientCertificate(t conf.TLS) (*tls.Certificate, error) {
+	if !t.Enabled || t.ClientCert == "" {
+		return nil, nil
+	}
+	return loadPair(t.ClientCert, t.ClientKey)
+}
+
+func loadPair(cert, key string) (*tls.Certificate, error) {
+	c, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		return nil, fault.Newf(fault.Unreadable, "the TLS certificate %s and key %s can't be used", cert, key).From(err)
+	}
+	return &c, nil
+}
+
+func loadPool(files []string) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	for _, f := range files {
+		raw, err := os.ReadFile(f)
+		if err != nil {
+			return nil, fault.Newf(fault.Unreadable, "cannot read the CA certificates %s", f).From(err)
+		}
+		if !pool.AppendCertsFromPEM(raw) {
+			return nil, fault.Newf(fault.Unreadable, "%s holds no CA certificate", f).Do("name a PEM file with at least one certificate")
+		}
+	}
+	return pool, nil
+}
