@@ -1,0 +1,204 @@
+package membership
+
+import (
+	"bytes"
+	"context"
+	"encoding/pem"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"grapevine/msp"
+	"grapevine/wire"
+)
+
+// TestHostileAlive is group A of the catalogue, as far as there is something to
+// refuse: endpoints (A14) don't travel yet.
+func TestHostileAlive(t *testing.T) {
+	const second = uint64(1000)
+	first := func(a *wire.Alive) { a.Incarnation, a.Sequence = uint64(bubbleEpoch.UnixMilli()), 10 }
+	for _, k := range []struct {
+		id, reason string
+		verdict    wire.Verdict
+		make       func() *wire.SignedAlive
+	}{
+		{"A1 bad signature", "membership.bad_signature", wire.Reject, func() *wire.SignedAlive {
+			s := signed(1, func(a *wire.Alive) { a.Sequence = 11 })
+			s.Signature[len(s.Signature)-1] ^= 1
+			return s
+		}},
+		{"A1 no signature", "membership.bad_signature", wire.Reject, func() *wire.SignedAlive {
+			s := signed(1, func(a *wire.Alive) { a.Sequence = 11 })
+			s.Signature = nil
+			return s
+		}},
+		{"A2 signature of an older body", "membership.bad_signature", wire.Reject, func() *wire.SignedAlive {
+			s := signed(1, func(a *wire.Alive) { a.Sequence = 11 })
+			s.Signature = signed(1, first).Signature
+			return s
+		}},
+		{"A3 same number, other content", "membership.conflict", wire.Ignore, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { first(a); a.Height = 99 })
+		}},
+		{"A3 the same, badly signed", "membership.bad_signature", wire.Reject, func() *wire.SignedAlive {
+			s := signed(1, func(a *wire.Alive) { first(a); a.Height = 99 })
+			s.Signature = signed(2, nil).Signature
+			return s
+		}},
+		{"A4 lower sequence", "membership.not_newer", wire.Ignore, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { first(a); a.Sequence-- })
+		}},
+		{"A5 lower incarnation", "membership.not_newer", wire.Ignore, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { first(a); a.Incarnation--; a.Sequence = 99 })
+		}},
+		{"A6 incarnation 31 s ahead", "membership.from_future", wire.Ignore, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { a.Incarnation = a.SentAt + 31*second })
+		}},
+		{"A6 sent 31 s ahead", "membership.from_future", wire.Ignore, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { a.Sequence = 11; a.SentAt += 31 * second })
+		}},
+		{"A7 incarnation at the end of time", "membership.from_future", wire.Reject, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { a.Incarnation = 1<<64 - 1 })
+		}},
+		{"A8 incarnation wraps", "membership.not_newer", wire.Ignore, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { a.Incarnation = 0; a.Sequence = 11 })
+		}},
+		{"A8 sequence wraps", "membership.not_newer", wire.Ignore, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { first(a); a.Sequence = 0 })
+		}},
+		{"A9 stale", "membership.stale", wire.Ignore, func() *wire.SignedAlive {
+			return signed(2, func(a *wire.Alive) { a.SentAt -= 36 * second })
+		}},
+		{"A11 certificate absent and unknown", "membership.unknown_identity", wire.Ignore, func() *wire.SignedAlive {
+			s := signed(3, nil)
+			s.Certificate = nil
+			return s
+		}},
+		{"A12 another's certificate", "membership.id_mismatch", wire.Reject, func() *wire.SignedAlive {
+			s := signed(1, func(a *wire.Alive) { a.Sequence = 11 })
+			s.Certificate = cast()[2].Identity().Certificate().Raw
+			return s
+		}},
+		{"A12 another MSP ID", "membership.id_mismatch", wire.Reject, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { a.Sequence = 11; a.MspId = "Org2MSP" })
+		}},
+		{"A13 PEM", "msp.not_der", wire.Reject, func() *wire.SignedAlive {
+			s := signed(2, nil)
+			s.Certificate = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate})
+			return s
+		}},
+		{"A13 trailing bytes", "msp.not_der", wire.Reject, func() *wire.SignedAlive {
+			s := signed(2, nil)
+			s.Certificate = append(bytes.Clone(s.Certificate), 0)
+			return s
+		}},
+		{"A15 a megabyte", "membership.too_large", wire.Reject, func() *wire.SignedAlive {
+			s := signed(1, nil)
+			s.Alive = make([]byte, 1<<20)
+			return s
+		}},
+		{"A15 a long chain", "membership.too_large", wire.Reject, func() *wire.SignedAlive {
+			s := signed(1, nil)
+			s.Chain = make([][]byte, 5)
+			return s
+		}},
+		{"A16 my own name from elsewhere", "membership.clone", wire.Ignore, func() *wire.SignedAlive {
+			return signed(0, func(a *wire.Alive) { a.PeerId = []byte(hostOf(5)) })
+		}},
+		{"A16 my own name from a later start", "membership.clone", wire.Ignore, func() *wire.SignedAlive {
+			return signed(0, func(a *wire.Alive) { a.Incarnation = a.SentAt + 1 })
+		}},
+		{"of another channel", "membership.wrong_channel", wire.Reject, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { a.Sequence = 11; a.Tag = make([]byte, 32) })
+		}},
+		{"another's host", "membership.wrong_peer", wire.Reject, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { a.Sequence = 11; a.PeerId = []byte(hostOf(2)) })
+		}},
+		{"no host", "membership.malformed", wire.Reject, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { a.Sequence = 11; a.PeerId = []byte("x") })
+		}},
+		{"short hash", "membership.malformed", wire.Reject, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { a.Sequence = 11; a.TipHash = make([]byte, 31) })
+		}},
+		{"W11 a field twice", "wire.not_canonical", wire.Reject, func() *wire.SignedAlive {
+			s := signed(1, nil)
+			s.Alive = append(bytes.Clone(s.Alive), s.Alive...)
+			return s
+		}},
+		{"nothing", "membership.too_large", wire.Reject, func() *wire.SignedAlive { return nil }},
+	} {
+		t.Run(k.id, func(t *testing.T) {
+			cast()
+			synctest.Test(t, func(t *testing.T) {
+				p := newParty(t, 0, func(c *Config) {
+					c.Bound = func(id peerID) (msp.PKIID, bool) {
+						for i, s := range cast() {
+							if id == hostOf(i) {
+								return s.Identity().PKIID(), true
+							}
+						}
+						return msp.PKIID{}, false
+					}
+				})
+				require.NoError(t, p.Receive(hostOf(1), signed(1, first)))
+				before := p.List()
+				err := p.Receive(hostOf(1), k.make())
+				require.Error(t, err)
+				require.Equal(t, k.reason, wire.ReasonOf(err).Code(), "%v", err)
+				require.Equal(t, k.verdict, wire.VerdictOf(err))
+				require.Equal(t, before, p.List(), "the view changed")
+			})
+		})
+	}
+}
+
+// A9, A10: a replay changes nothing, after a death, after a restart, ever.
+func TestReplays(t *testing.T) {
+	cast()
+	synctest.Test(t, func(t *testing.T) {
+		p := newParty(t, 0, nil)
+		ctx, cancel := context.WithCancel(t.Context())
+		over := make(chan error, 1)
+		go func() { over <- p.Run(ctx) }()
+		old := signed(1, nil)
+		require.NoError(t, p.Receive(hostOf(1), old))
+		require.ErrorIs(t, p.Receive(hostOf(1), old), NotNewer)
+		time.Sleep(time.Minute)
+		require.Equal(t, Dead, p.List()[1].State)
+		require.ErrorIs(t, p.Receive(hostOf(1), old), NotNewer)
+		last := signed(1, func(a *wire.Alive) { a.Sequence = 2 })
+		require.NoError(t, p.Receive(hostOf(1), last))
+		require.Equal(t, Alive, p.List()[1].State)
+		cancel()
+		require.ErrorIs(t, <-over, context.Canceled)
+
+		// Restarted at once: remembered.
+		again := newParty(t, 0, func(c *Config) { c.Load = func() ([]byte, error) { return p.stored, nil } })
+		require.ErrorIs(t, again.Receive(hostOf(1), last), NotNewer)
+		require.ErrorIs(t, again.Receive(hostOf(1), old), NotNewer)
+		require.Len(t, again.List(), 1)
+
+		// Forgotten with the certificate, or never known: stale.
+		fresh := newParty(t, 0, nil)
+		for range 5 {
+			time.Sleep(1000 * time.Second)
+			require.ErrorIs(t, fresh.Receive(hostOf(1), last), Stale)
+		}
+		time.Sleep(10 * 365 * 24 * time.Hour)
+		require.ErrorIs(t, fresh.Receive(hostOf(1), last), Stale)
+	})
+}
+
+func TestDamagedMarksAreRefused(t *testing.T) {
+	c := Config{Self: cast()[0], Tip: func() (uint64, [32]byte) { return 0, [32]byte{} }}
+	for _, b := range [][]byte{{2}, {1, 0}, append([]byte{1}, make([]byte, 2*markSize)...)} {
+		c.Load = func() ([]byte, error) { return b, nil }
+		_, err := New(c)
+		require.ErrorContains(t, err, "stored marks")
+	}
+	c.Load = func() ([]byte, error) { return nil, context.DeadlineExceeded }
+	_, err := New(c)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
