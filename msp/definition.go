@@ -48,12 +48,6 @@ func LoadConfig(mspID, dir string) (*mspproto.FabricMSPConfig, []Warning, error)
 		}
 		warnings = append(warnings, w...)
 		*part.into = list
-		if part.kind != certificateType {
-			continue
-		}
-		if _, err := readAll(list); err != nil {
-			return nil, nil, folderError(filepath.Join(dir, part.folder), "replace the file", "%v", err)
-		}
 	}
 	if len(conf.RootCerts) == 0 {
 		return nil, nil, folderError(dir, "put the organisation's CA certificate there", "no CA certificate in %s", caFolder)
@@ -105,9 +99,9 @@ type unitYAML struct {
 	OrganizationalUnitIdentifier string `yaml:"OrganizationalUnitIdentifier"`
 }
 
+// loadRoles reads config.yaml into conf.
 func loadRoles(dir string, conf *mspproto.FabricMSPConfig) ([]Warning, error) {
-	path := filepath.Join(dir, rolesFile)
-	raw, err := bounded(path)
+	raw, err := bounded(filepath.Join(dir, rolesFile))
 	if errors.Is(err, fs.ErrNotExist) {
 		return assumeRoles(dir, conf)
 	}
@@ -118,36 +112,26 @@ func loadRoles(dir string, conf *mspproto.FabricMSPConfig) ([]Warning, error) {
 	if err != nil {
 		return nil, folderError(dir, "correct the file", "%s: %v", rolesFile, err)
 	}
-	load := func(u *unitYAML) (*mspproto.FabricOUIdentifier, error) {
-		if u == nil || u.OrganizationalUnitIdentifier == "" {
-			return nil, nil
-		}
-		id := &mspproto.FabricOUIdentifier{OrganizationalUnitIdentifier: u.OrganizationalUnitIdentifier}
-		if u.Certificate == "" {
-			return id, nil
-		}
-		if !filepath.IsLocal(u.Certificate) {
-			return nil, folderError(dir, "name a file within the folder", "%s names %q", rolesFile, u.Certificate)
-		}
-		// Fabric logs and goes on without: the role would then count under any
-		// CA, which nobody who names one wants.
-		if id.Certificate, err = bounded(filepath.Join(dir, u.Certificate)); err != nil {
-			return nil, folderError(dir, "put the CA certificate there, or correct "+rolesFile,
-				"the certificate of OU %q can't be read: %v", u.OrganizationalUnitIdentifier, err)
-		}
-		return id, nil
+	err = y.apply(conf, func(name string) ([]byte, error) { return bounded(filepath.Join(dir, name)) })
+	if err != nil {
+		return nil, folderError(dir, "put the CA certificate there, or correct "+rolesFile, "%v", err)
 	}
+	return warnings, nil
+}
+
+// apply puts the units into conf; get reads a file of the MSP folder.
+func (y *rolesYAML) apply(conf *mspproto.FabricMSPConfig, get func(name string) ([]byte, error)) error {
 	for _, u := range y.OrganizationalUnitIdentifiers {
-		id, err := load(u)
+		id, err := u.identifier(get)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if id != nil {
 			conf.OrganizationalUnitIdentifiers = append(conf.OrganizationalUnitIdentifiers, id)
 		}
 	}
 	if y.NodeOUs == nil || !y.NodeOUs.Enable {
-		return warnings, nil
+		return nil
 	}
 	conf.FabricNodeOus = &mspproto.FabricNodeOUs{Enable: true}
 	for _, r := range []struct {
@@ -159,11 +143,33 @@ func loadRoles(dir string, conf *mspproto.FabricMSPConfig) ([]Warning, error) {
 		{y.NodeOUs.AdminOUIdentifier, &conf.FabricNodeOus.AdminOuIdentifier},
 		{y.NodeOUs.OrdererOUIdentifier, &conf.FabricNodeOus.OrdererOuIdentifier},
 	} {
-		if *r.into, err = load(r.from); err != nil {
-			return nil, err
+		var err error
+		if *r.into, err = r.from.identifier(get); err != nil {
+			return err
 		}
 	}
-	return warnings, nil
+	return nil
+}
+
+// identifier returns nil for a unit without a name. Fabric logs a CA certificate
+// that can't be read and goes on without: the role would then count under any CA,
+// which nobody who names one wants, so here it is an error.
+func (u *unitYAML) identifier(get func(name string) ([]byte, error)) (*mspproto.FabricOUIdentifier, error) {
+	if u == nil || u.OrganizationalUnitIdentifier == "" {
+		return nil, nil
+	}
+	id := &mspproto.FabricOUIdentifier{OrganizationalUnitIdentifier: u.OrganizationalUnitIdentifier}
+	if u.Certificate == "" {
+		return id, nil
+	}
+	if !filepath.IsLocal(u.Certificate) {
+		return nil, fmt.Errorf("%s names %q, a file outside the folder", rolesFile, u.Certificate)
+	}
+	var err error
+	if id.Certificate, err = get(u.Certificate); err != nil {
+		return nil, fmt.Errorf("the certificate of OU %q can't be read: %v", u.OrganizationalUnitIdentifier, err)
+	}
+	return id, nil
 }
 
 // parseRoles reads config.yaml; keys without meaning are warned of.

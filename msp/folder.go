@@ -1,7 +1,7 @@
 package msp
 
 import (
-	"bytes"
+	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -138,7 +138,7 @@ func blocks(data []byte, kind string) []*pem.Block {
 // material returns what a folder holds of a kind, one PEM text each. A file with
 // one block is taken as it is, byte for byte, as Fabric's tools take it; one with
 // several is taken apart, where Fabric's would drop all but the first. Files
-// without such a block are skipped and warned of.
+// without such a block are skipped and warned of; certificates must be readable.
 func material(dir, kind string) (list [][]byte, warnings []Warning, err error) {
 	all, err := files(dir)
 	if err != nil {
@@ -146,10 +146,18 @@ func material(dir, kind string) (list [][]byte, warnings []Warning, err error) {
 	}
 	for _, f := range all {
 		found := blocks(f.data, kind)
+		for _, b := range found {
+			if kind != certificateType {
+				break
+			}
+			if _, err := x509.ParseCertificate(b.Bytes); err != nil {
+				return nil, nil, folderError(dir, "replace the file", "%s: %v", filepath.Base(f.path), unreadable(b.Bytes, err))
+			}
+		}
 		switch b, _ := pem.Decode(f.data); {
 		case len(found) == 0:
 			warnings = append(warnings, warn(BadFolder.Code(), "%s holds no %s and is skipped", f.path, kind))
-		case len(found) == 1 && b.Type == kind && !bytes.ContainsRune(f.data, 0):
+		case len(found) == 1 && b.Type == kind:
 			list = append(list, f.data)
 		default:
 			for _, b := range found {

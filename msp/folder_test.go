@@ -203,7 +203,7 @@ func TestHostileFolders(t *testing.T) {
 		{"CF10 RSA", with("keystore/priv_sk", pkcs8(t, &party{nil, rsaKey})), false, KeyMismatch, "0 private keys"},
 		{"CF12", without("cacerts/ca.pem"), true, BadFolder, "no CA certificate in cacerts"},
 		{"CF12 a key", with("cacerts/ca.pem", pkcs8(t, peer)), true, BadFolder, "no CA certificate"},
-		{"CA unreadable", with("cacerts/ca.pem", pem.EncodeToMemory(&pem.Block{Type: certificateType, Bytes: []byte("x")})), true, BadFolder, "cacerts"},
+		{"CA unreadable", with("cacerts/ca.pem", pem.EncodeToMemory(&pem.Block{Type: certificateType, Bytes: []byte("x")})), true, BadFolder, "ca.pem"},
 		{"no signcerts", without("signcerts/cert.pem"), false, BadFolder, "no folder signcerts"},
 		{"empty signcerts", with("signcerts/cert.pem", nil), false, BadFolder, "no certificate in signcerts"},
 		{"bad signcert", with("signcerts/cert.pem", pem.EncodeToMemory(&pem.Block{Type: certificateType, Bytes: []byte("x")})), false, BadFolder, "cert.pem"},
@@ -215,7 +215,7 @@ func TestHostileFolders(t *testing.T) {
 		{"config.yaml of tabs", with("config.yaml", []byte("NodeOUs:\n\tEnable: true")), true, BadFolder, "config.yaml"},
 		{"config.yaml too long", with("config.yaml", []byte(strings.Repeat("#", maxRoles+1))), true, BadFolder, "at most"},
 		{"config.yaml names no file", with("config.yaml", withCA("cacerts/none.pem")), true, BadFolder, "can't be read"},
-		{"config.yaml leads out", with("config.yaml", withCA("../ca.pem")), true, BadFolder, "within the folder"},
+		{"config.yaml leads out", with("config.yaml", withCA("../ca.pem")), true, BadFolder, "outside the folder"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			list := base()
