@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -131,21 +133,30 @@ func explain(err error) error {
 		return nil
 	case errors.Is(err, pebble.ErrNotFound):
 		return ErrNotFound
-	case errors.Is(err, pebble.ErrCorruption):
+	case damaged(err):
 		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	default:
 		return err
 	}
 }
 
-// explainOpen is explain for what opening returns.
-func explainOpen(err error) error {
+// explainOpen is explain for what opening a store returns. Pebble has many words
+// for files that lack or don't fit each other; what the operating system says is
+// another matter.
+func explainOpen(err error, made bool) error {
+	var errno syscall.Errno
 	switch {
-	case errors.Is(err, pebble.ErrDBDoesNotExist):
-		return fmt.Errorf("the store's files are gone: %w: %w", ErrCorrupt, err)
 	case noSpace(err):
 		return fmt.Errorf("%w: %w", ErrFull, err)
+	case damaged(err) || made && (!errors.As(err, &errno) || errno == syscall.ENOENT):
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
 	default:
-		return explain(err)
+		return err
 	}
+}
+
+// damaged recognises what Pebble returns for files that aren't as it wrote them.
+// It doesn't mark the checksum errors of value files (v2.1.7).
+func damaged(err error) bool {
+	return pebble.IsCorruptionError(err) || strings.Contains(err.Error(), "checksum mismatch")
 }

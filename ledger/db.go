@@ -59,6 +59,7 @@ type DB struct {
 	pebble  *pebble.DB
 	gate    *gate
 	folder  *folder
+	witness *witness
 	log     Logger
 	minFree uint64
 	errs    atomic.Uint64 // background errors of Pebble
@@ -112,10 +113,10 @@ func (d *DB) open(dir string, cacheBytes int64) (err error) {
 	defer func() {
 		if err != nil {
 			if d.pebble != nil {
-				err = errors.Join(err, d.pebble.Close())
+				err = errors.Join(err, d.closePebble())
 			}
 			d.gate.close()
-			err = errors.Join(err, d.folder.unlock())
+			err = errors.Join(err, d.letGo())
 		}
 	}()
 	if cacheBytes == 0 {
@@ -135,20 +136,24 @@ func (d *DB) open(dir string, cacheBytes int64) (err error) {
 		}})
 	po.Lock = d.folder.lock
 	po.ErrorIfNotExists = d.folder.made
-	p, err := pebble.Open(d.folder.dir, po)
+	p, err := openPebble(d.folder.dir, po)
 	opening.Store(false)
 	if f := fatal.Load(); f != nil {
 		// Pebble's state is in doubt: it is left as it is, and not closed.
 		return fmt.Errorf("%w: %w", ErrDisk, *f)
 	}
 	if err != nil {
-		return explainOpen(err)
+		return explainOpen(err, d.folder.made)
 	}
 	d.pebble = p
 	if err := d.folder.finish(); err != nil {
 		return err
 	}
-	if err := d.load(); err != nil {
+	var heights map[uint32]uint64
+	if d.witness, heights, err = openWitness(d.gate, d.folder.dir, d.log); err != nil {
+		return err
+	}
+	if err := d.load(heights); err != nil {
 		return err
 	}
 	d.gate.armed.Store(true)
@@ -178,7 +183,7 @@ func (d *DB) Close() error {
 	closed := make(chan error, 1)
 	go func() {
 		d.users.Wait()
-		closed <- d.pebble.Close()
+		closed <- d.closePebble()
 	}()
 	var err error
 	select {
@@ -189,6 +194,14 @@ func (d *DB) Close() error {
 		d.log.Warnf("ledger closed on a full disk; what was acknowledged is kept")
 	}
 	d.gate.close()
+	return errors.Join(err, d.letGo())
+}
+
+// letGo gives the folder back.
+func (d *DB) letGo() (err error) {
+	if d.witness != nil {
+		err = d.witness.close()
+	}
 	return errors.Join(err, d.folder.unlock())
 }
 
@@ -250,12 +263,18 @@ func (d *DB) create(channel string, genesis block.Verified) (*Ledger, error) {
 	set(b, recordKey(channel), l.record.marshal())
 	set(b, nextKey(), binary.BigEndian.AppendUint32(nil, number+1))
 	_, err = d.commit(b, func() {
-		l.sub.set(m)
+		l.settle(m)
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.channels[channel] = l
+		if d.closed {
+			l.sub.end(fmt.Errorf("channel %s: %w", channel, ErrClosed))
+		}
 	})
-	return l, err
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
 }
 
 // Drop forgets a channel: its blocks, its indexes and its record, in one durable
@@ -280,10 +299,12 @@ func (d *DB) Drop(name string) error {
 	gone := fmt.Errorf("channel %s was dropped: %w", name, ErrNotFound)
 	b := d.pebble.NewBatch()
 	lower, upper := channelSpan(l.record.number)
+	set(b, droppedKey(l.record.number), nil)
 	if err := errors.Join(b.Delete(recordKey(name), nil), b.DeleteRange(lower, upper, nil)); err != nil {
 		return fmt.Errorf("drop channel %s: %w", name, err)
 	}
 	l.pending, err = d.commit(b, func() {
+		d.witness.see(l.record.number, 0)
 		l.dropped.Store(&gone)
 		l.sub.end(gone)
 		d.mu.Lock()
@@ -352,15 +373,20 @@ func (d *DB) closing() bool {
 	return d.closed
 }
 
-// load reads the records of all channels. It runs before anything else.
-func (d *DB) load() error {
+// load reads the records of all channels, and holds them against the heights
+// that the witness saw. It runs before anything else.
+func (d *DB) load(heights map[uint32]uint64) (err error) {
 	it, err := d.pebble.NewIter(&pebble.IterOptions{
 		LowerBound: []byte{spaceRecord}, UpperBound: []byte{spaceRecord + 1},
 	})
 	if err != nil {
 		return explain(err)
 	}
-	defer it.Close()
+	defer func() {
+		if e := it.Close(); err == nil {
+			err = explain(e)
+		}
+	}()
 	for ok := it.First(); ok; ok = it.Next() {
 		name := string(it.Key()[1:])
 		v, err := it.ValueAndErr()
@@ -372,12 +398,24 @@ func (d *DB) load() error {
 			return fmt.Errorf("channel %s: %w", name, err)
 		}
 		l := newLedger(d, name, r)
-		if err := l.load(); err != nil {
+		if err := l.load(heights[r.number]); err != nil {
 			l.Halt(err)
 		}
+		delete(heights, r.number)
 		d.channels[name] = l
 	}
-	return explain(it.Error())
+	if err := it.Error(); err != nil {
+		return explain(err)
+	}
+	for number, height := range heights {
+		switch _, err := d.get(droppedKey(number)); {
+		case errors.Is(err, ErrNotFound):
+			return fmt.Errorf("a channel of %d blocks is lost without a trace; to go on without it, remove the file %s: %w", height, witnessName, ErrCorrupt)
+		case err != nil:
+			return fmt.Errorf("read which channels were dropped: %w", err)
+		}
+	}
+	return nil
 }
 
 func (d *DB) nextNumber() (uint32, error) {
@@ -394,13 +432,18 @@ func (d *DB) nextNumber() (uint32, error) {
 }
 
 // get returns a copy of the value of a key.
-func (d *DB) get(key []byte) ([]byte, error) {
+func (d *DB) get(key []byte) (_ []byte, err error) {
+	defer recovered(&err)
 	v, closer, err := d.pebble.Get(key)
 	if err != nil {
 		return nil, explain(err)
 	}
 	v = slices.Clone(v)
-	return v, closer.Close()
+	// A value file that can't be read shows here first, beside an empty value.
+	if err := closer.Close(); err != nil {
+		return nil, explain(err)
+	}
+	return v, nil
 }
 
 type silent struct{}

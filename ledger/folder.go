@@ -125,7 +125,7 @@ func (f *folder) inspect() error {
 		if strings.Contains(err.Error(), "unknown format major version") {
 			return fmt.Errorf("%w: %w", ErrForeign, err)
 		}
-		return explainOpen(err)
+		return explainOpen(err, true)
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ type gate struct {
 	over   chan struct{} // closed with shut
 	armed  atomic.Bool
 	early  atomic.Pointer[error] // the first failed sync before it was armed: Pebble may make light of it
-	failed chan struct{} // closed at the first failure
+	failed chan struct{}         // closed at the first failure
 	once   sync.Once
 	cause  error // set before failed is closed
 

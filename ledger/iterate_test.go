@@ -54,7 +54,8 @@ func TestRange(t *testing.T) {
 
 func TestBlocksFollowTheTip(t *testing.T) {
 	_, l, c := fresh(t, "c")
-	ctx, cancel := context.WithCancelCause(context.Background())
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	got := make(chan uint64)
 	ended := make(chan error, 1)
 	go func() {
@@ -75,7 +76,7 @@ func TestBlocksFollowTheTip(t *testing.T) {
 			next++
 		}
 	}
-	cancel(nil)
+	cancel()
 	require.ErrorIs(t, <-ended, context.Canceled)
 }
 

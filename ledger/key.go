@@ -12,6 +12,7 @@ import (
 //
 //	0x00 'n'                                  → number of the next channel (u32)
 //	0x00 'm' name                             → a fact of the node
+//	0x00 'd' number(4)                        → nothing: the channel was dropped
 //	0x01 channel name                         → channel record
 //	0x02 number(4) 't'                        → tip record
 //	0x02 number(4) 'b' block(8)               → the block, as the bytes that came
@@ -26,8 +27,9 @@ const (
 	spaceRecord  = 0x01
 	spaceChannel = 0x02
 
-	kindNext = 'n'
-	kindMeta = 'm'
+	kindNext    = 'n'
+	kindMeta    = 'm'
+	kindDropped = 'd'
 
 	kindTip   = 't'
 	kindBlock = 'b'
@@ -121,6 +123,12 @@ func channelSpan(channel uint32) (lower, upper []byte) {
 	return lower, upper
 }
 
-func nextKey() []byte                 { return []byte{spaceNode, kindNext} }
-func metaKey(name string) []byte      { return append([]byte{spaceNode, kindMeta}, name...) }
+func nextKey() []byte { return []byte{spaceNode, kindNext} }
+
+func metaKey(name string) []byte { return append([]byte{spaceNode, kindMeta}, name...) }
+
+func droppedKey(channel uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{spaceNode, kindDropped}, channel)
+}
+
 func recordKey(channel string) []byte { return append([]byte{spaceRecord}, channel...) }

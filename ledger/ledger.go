@@ -93,7 +93,7 @@ func (l *Ledger) append(bs []block.Verified) error {
 		b := l.db.pebble.NewBatchWithSize(size + n*512)
 		m = l.write(b, m, bs[:n])
 		next := m
-		if l.pending, err = l.db.commit(b, func() { l.sub.set(next) }); err != nil {
+		if l.pending, err = l.db.commit(b, func() { l.settle(next) }); err != nil {
 			return err
 		}
 		bs = bs[n:]
@@ -162,6 +162,12 @@ func (l *Ledger) write(b *pebble.Batch, m mark, bs []block.Verified) mark {
 	return m
 }
 
+// settle announces a mark that has become durable.
+func (l *Ledger) settle(m mark) {
+	l.db.witness.see(l.record.number, m.Height)
+	l.sub.set(m)
+}
+
 // Halt stops the channel: it takes no more blocks until the store is opened
 // again. The first reason stays.
 func (l *Ledger) Halt(reason error) {
@@ -204,8 +210,9 @@ func (l *Ledger) enter() (done func(), err error) {
 	return l.db.enter()
 }
 
-// load reads where the chain ends, and sees that it does.
-func (l *Ledger) load() error {
+// load reads where the chain ends, and sees that it does, and not before the
+// height that was witnessed.
+func (l *Ledger) load(witnessed uint64) error {
 	v, err := l.db.get(tipKey(l.record.number))
 	if err != nil {
 		return l.damage("the tip record", err)
@@ -215,13 +222,16 @@ func (l *Ledger) load() error {
 		return err
 	}
 	l.sub.set(m)
-	raw, closer, err := l.db.pebble.Get(blockKey(l.record.number, m.Height-1))
+	if m.Height < witnessed {
+		return fmt.Errorf("%d blocks are left of %d that were acknowledged: %w", m.Height, witnessed, ErrCorrupt)
+	}
+	raw, err := l.db.get(blockKey(l.record.number, m.Height-1))
 	if err != nil {
-		return l.damage(fmt.Sprintf("block %d", m.Height-1), explain(err))
+		return l.damage(fmt.Sprintf("block %d", m.Height-1), err)
 	}
 	hash, _, err := identify(raw, m.Height-1)
 	if err == nil && hash != m.Hash {
 		err = fmt.Errorf("block %d isn't the one that the tip record names: %w", m.Height-1, ErrCorrupt)
 	}
-	return errors.Join(err, closer.Close())
+	return err
 }

@@ -185,7 +185,7 @@ func (l *Ledger) scan(from, to uint64, each func(n uint64, raw []byte) bool) (er
 		if err != nil || k.number != n {
 			return l.damage("its bytes", ErrNotFound)
 		}
-		raw, err := it.ValueAndErr()
+		raw, err := value(it)
 		if err != nil {
 			return l.damage("its bytes", explain(err))
 		}
@@ -203,6 +203,11 @@ func (l *Ledger) scan(from, to uint64, each func(n uint64, raw []byte) bool) (er
 		it.Next()
 	}
 	return nil
+}
+
+func value(it *pebble.Iterator) (v []byte, err error) {
+	defer recovered(&err)
+	return it.ValueAndErr()
 }
 
 // find looks a header hash up. What isn't durable yet isn't there.
