@@ -41,10 +41,10 @@ var entries = []Entry{
 	{UnusedKey, "a Fabric key without meaning here", "", nil, ExitConfig, []string{"config.unused_key"}},
 
 	// MSP: organisations and their rules.
-	{"MSP001", "the MSP folder cannot be used", "a folder it needs is missing or empty", []string{"see what it holds: grapevine msp inspect DIR"}, ExitIdentity, []string{"config.msp_folder"}},
+	{"MSP001", "the MSP folder cannot be used", "a folder it needs is missing or empty", []string{"see what it holds: grapevine msp inspect DIR"}, ExitIdentity, []string{"config.msp_folder", "msp.bad_definition", "msp.shared_root"}},
 	{"MSP002", "the MSP refuses this identity", "", []string{"see why: grapevine msp verify DIR --cert FILE"}, ExitIdentity, []string{"msp."}},
-	{"MSP003", "the MSP is not known here", "", nil, ExitIdentity, []string{"msp.unknown", "msp.wrong_msp", "node.unknown_msp"}},
-	{"MSP004", "a policy is not satisfied", "", nil, ExitIdentity, []string{"msp.policy", "msp.policy_missing", "msp.policy_unsatisfied"}},
+	{"MSP003", "the MSP is not known here", "", nil, ExitIdentity, []string{"msp.unknown_msp", "msp.wrong_msp", "node.unknown_msp"}},
+	{"MSP004", "a policy is not satisfied", "", nil, ExitIdentity, []string{"msp.policy_unmet", "msp.policy_missing", "msp.bad_policy"}},
 	{"MSP005", "a certificate revocation list cannot be used", "", nil, ExitIdentity, []string{"msp.crl_invalid", "msp.crl_too_large"}},
 	{"MSP006", "a certificate revocation list is out of date", "its revocations still apply", []string{"fetch a fresh list from the certificate authority"}, ExitIdentity, []string{"msp.crl_stale"}},
 
@@ -97,7 +97,23 @@ var entries = []Entry{
 	{"ORD001", "the ordering service refused it", "", nil, ExitFailed, []string{"orderer.", "deliver."}},
 	{"ORD002", "this many ordering nodes are not built yet", "", []string{"use --orderers 1"}, ExitUsage, []string{"orderer.cluster_not_built"}},
 
+	{"ORD003", "no orderer answers", "", []string{"check the addresses and their TLS roots, or override them: peer.deliveryclient.addressOverrides"}, ExitUnreachable, []string{"orderer.unreachable", "orderer.no_endpoint"}},
+	{"ORD004", "the ordering service refuses this identity", "", nil, ExitIdentity, []string{"orderer.forbidden", "deliver.forbidden", "orderer.outsider"}},
+
 	// DEV: the development network.
 	{"DEV001", "no development network here", "", []string{"make one: grapevine dev up"}, ExitUnreachable, nil},
+	{"DEV002", "the development network's record is damaged", "", nil, ExitFailed, nil},
 	{"DEV003", "a development network of another shape is here", "", nil, ExitFailed, nil},
+	{"DEV004", "no such node in the development network", "", nil, ExitFailed, nil},
+	{"DEV005", "the folder holds files and no finished development network", "", nil, ExitFailed, nil},
+	{"DEV006", "this many orderers can't be built", "", nil, ExitUsage, nil},
+	{"DEV007", "a development network of that size can't be built", "", nil, ExitUsage, nil},
+	{"DEV008", "no channel name", "", nil, ExitUsage, nil},
+	{"DEV009", "no free ports", "", nil, ExitFailed, nil},
+	{"DEV010", "the node runs already", "", nil, ExitFailed, nil},
+	{"DEV011", "the node does not run", "", nil, ExitFailed, nil},
+	{"DEV012", "a node did not start", "", nil, ExitFailed, nil},
+	{"DEV013", "the network did not become ready in time", "", nil, ExitTimeout, nil},
+	{"DEV014", "transactions failed", "", nil, ExitFailed, nil},
+	{"DEV015", "not possible with a network inside one process", "", nil, ExitFailed, nil},
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"grapevine/msp"
 	"grapevine/wire"
 )
 
@@ -29,6 +30,13 @@ func Of(err error) *Error {
 			out.Reason = r.Code()
 			if e.Why != "" {
 				out.Why = []string{e.Why}
+			}
+			var f *msp.FolderError
+			if errors.As(err, &f) { // it knows better what to do
+				out.Because(f.Folder + ": " + f.Problem)
+				if f.Fix != "" {
+					out.Do(f.Fix)
+				}
 			}
 			return out
 		}
