@@ -80,8 +80,8 @@ func run(w world) int {
 	switch {
 	case interrupted && (!a.long.Load() || errors.Is(err, errTwice)):
 		err = fault.New(fault.Interrupted, "")
-	case interrupted && errors.Is(err, context.Canceled):
-		err = nil
+	case interrupted && err != nil && fault.Of(err).Code == fault.Interrupted:
+		err = nil // it ended because it was told to
 	}
 	return a.report(err)
 }

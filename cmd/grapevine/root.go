@@ -118,9 +118,8 @@ func (a *app) execute(ctx context.Context) error {
 
 func (a *app) checkFlags(c *cobra.Command) error {
 	if !slices.Contains(outputs, a.flags.output) {
-		e := fault.Newf(fault.Usage, "-o %s is none of %s", a.flags.output, strings.Join(outputs, ", "))
-		a.flags.output = "table"
-		return e.Do(c.CommandPath() + " -o " + nearest(a.flags.output, outputs, "json"))
+		return fault.Newf(fault.Usage, "-o %s is none of %s", a.flags.output, strings.Join(outputs, ", ")).
+			Do(c.CommandPath() + " -o " + nearest(a.flags.output, outputs, "json"))
 	}
 	if a.flags.timeout < 0 {
 		return usage(c, "--timeout is negative")
@@ -170,8 +169,7 @@ func flagError(c *cobra.Command, err error) error {
 // nearest returns the name most like a misspelt one, or def.
 func nearest(name string, names []string, def string) string {
 	best, found := len(name)/2+1, def
-	slices.Sort(names)
-	for _, n := range names {
+	for _, n := range slices.Sorted(slices.Values(names)) {
 		d := edits(name, n)
 		if strings.HasPrefix(n, name) && len(name) > 1 {
 			d = 0
