@@ -27,9 +27,9 @@ const (
 	// its first byte to its last (PROMISES W6).
 	firstFrameTime = 5 * time.Second
 	// waitingPerPeer is how many streams of one peer may be in that state at
-	// once: each holds a goroutine. An honest peer has one or two per channel
-	// for the time of a round trip.
-	waitingPerPeer = 64
+	// once: each holds a goroutine. An honest peer's first frame comes with the
+	// packet that opens the stream; one that is refused in a burst is retried.
+	waitingPerPeer = 16
 )
 
 // Reasons for which the door refuses a stream. What the peer sees is one and

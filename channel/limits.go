@@ -170,15 +170,15 @@ func (m *meter) checkGraft(c *pb.ControlMessage, now time.Time) error {
 	if len(c.GetGraft()) == 0 {
 		return nil
 	}
-	if m.grafts += len(c.GetGraft()); m.grafts > maxGrafts {
-		return fmt.Errorf("%d GRAFTs: %w", m.grafts, RateLimit)
-	}
 	early := false
 	for _, g := range c.GetGraft() {
 		if !isTopic(g.GetTopicID()) {
 			return fmt.Errorf("GRAFT: %w", UnknownTopic)
 		}
 		early = early || now.Before(m.pruned[g.GetTopicID()])
+	}
+	if m.grafts += len(c.GetGraft()); m.grafts > maxGrafts {
+		return fmt.Errorf("%d GRAFTs: %w", m.grafts, RateLimit)
 	}
 	if early {
 		return fmt.Errorf("GRAFT: %w", GraftBackoff)

@@ -71,8 +71,8 @@ func (j *judge) announcement(from peer.ID, data []byte) (Announced, error) {
 		return Announced{}, fmt.Errorf("block %d: %w", n, block.Stale)
 	}
 	told, err := j.content(from, a, b)
-	if wire.ReasonOf(err) == block.UnknownConfig {
-		j.tell(from, n)
+	if wire.ReasonOf(err) == block.UnknownConfig || wire.VerdictOf(err) == wire.Halt {
+		j.tell(from, n) // what halts the channel does so where blocks are committed
 	}
 	if err != nil {
 		return Announced{}, fmt.Errorf("announcement of block %d: %w", n, err)

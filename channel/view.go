@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p/core/connmgr"
 	"github.com/libp2p/go-libp2p/core/event"
@@ -148,6 +149,7 @@ func (v *View) NewStream(ctx context.Context, p peer.ID, ids ...protocol.ID) (ne
 		_ = s.Reset()
 		return nil, fmt.Errorf("opening a stream to %s: %w", p, err)
 	}
+	_ = s.SetWriteDeadline(time.Time{}) // further deadlines are the caller's
 	return s, nil
 }
 
