@@ -43,7 +43,8 @@ type Config struct {
 	// configurations say who is valid.
 	MSP *msp.MSP
 
-	// Listen are multiaddrs, such as /ip4/0.0.0.0/tcp/7051.
+	// Listen are multiaddrs, such as /ip4/0.0.0.0/tcp/7051. A node that listens
+	// on QUIC alone dials QUIC alone.
 	Listen []string
 	// ExternalEndpoint, host:port, is what other organisations learn. Without
 	// one this peer is not announced to them.

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -76,7 +78,8 @@ type hostSpec struct {
 }
 
 // newHost builds the host: TCP with our handshake and yamux, QUIC with the same
-// binding; no relay, no hole punching, no discovery beyond what we dial.
+// binding; no relay, no hole punching, no discovery beyond what we dial. A host
+// that doesn't listen on TCP doesn't dial it either.
 func newHost(s hostSpec) (host.Host, *quicTransport, error) {
 	template, err := s.own.renew(s.guard.now())
 	if err != nil {
@@ -94,7 +97,6 @@ func newHost(s hostSpec) (host.Host, *quicTransport, error) {
 	opts := []libp2p.Option{
 		libp2p.Identity(s.own.host),
 		libp2p.ListenAddrStrings(s.listen...),
-		libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Transport(newQUIC(template, &q)),
 		libp2p.Security(wire.SecurityID, newSecurity(s.own, s.guard)),
 		libp2p.ConnectionGater(s.guard),
@@ -107,6 +109,9 @@ func newHost(s hostSpec) (host.Host, *quicTransport, error) {
 		libp2p.DisableIdentifyAddressDiscovery(),
 		libp2p.Ping(false),
 		libp2p.UserAgent("grapevine"),
+	}
+	if slices.ContainsFunc(s.listen, func(a string) bool { return strings.Contains(a, "/tcp/") }) {
+		opts = append(opts, libp2p.Transport(tcp.NewTCPTransport))
 	}
 	h, err := libp2p.New(append(opts, s.extra...)...)
 	if err != nil {

@@ -9,12 +9,12 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/transport"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	ma "github.com/multiformats/go-multiaddr"
 	madns "github.com/multiformats/go-multiaddr-dns"
 	manet "github.com/multiformats/go-multiaddr/net"
 	mss "github.com/multiformats/go-multistream"
-	"github.com/quic-go/quic-go"
 
 	"grapevine/wire"
 )
@@ -57,12 +57,17 @@ func (n *Node) resolve(ctx context.Context, a ma.Multiaddr) []ma.Multiaddr {
 }
 
 func (n *Node) probeAddr(ctx context.Context, a ma.Multiaddr) (peer.ID, error) {
+	if s, ok := n.host.Network().(interface {
+		TransportForDialing(ma.Multiaddr) transport.Transport
+	}); ok && s.TransportForDialing(a) == nil {
+		return "", errors.New("this host doesn't listen on that transport, so it doesn't dial it")
+	}
+	if _, err := a.ValueForProtocol(ma.P_QUIC_V1); err == nil {
+		return n.probeQUIC(ctx, a)
+	}
 	network, addr, err := manet.DialArgs(a)
 	if err != nil {
 		return "", err
-	}
-	if _, err := a.ValueForProtocol(ma.P_QUIC_V1); err == nil {
-		return n.probeQUIC(ctx, addr)
 	}
 	var d net.Dialer
 	c, err := d.DialContext(ctx, network, addr)
@@ -82,13 +87,11 @@ func (n *Node) probeAddr(ctx context.Context, a ma.Multiaddr) (peer.ID, error) {
 	return peer.IDFromPublicKey(key)
 }
 
-func (n *Node) probeQUIC(ctx context.Context, addr string) (peer.ID, error) {
+func (n *Node) probeQUIC(ctx context.Context, a ma.Multiaddr) (peer.ID, error) {
 	conf, keys := n.own.handshake(n.guard, "", "libp2p")
-	c, err := quic.DialAddr(ctx, addr, conf, nil)
-	if err != nil {
+	if err := n.quic.shake(ctx, a, conf); err != nil {
 		return "", err
 	}
-	defer c.CloseWithError(0, "")
 	select {
 	case key := <-keys:
 		return peer.IDFromPublicKey(key)

@@ -19,6 +19,7 @@ import (
 	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
 	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 	"github.com/quic-go/quic-go"
 )
 
@@ -28,6 +29,7 @@ type quicTransport struct {
 	now  atomic.Pointer[transport.Transport]
 	make func(*x509.Certificate) (transport.Transport, error)
 	hold func(ma.Multiaddr) error
+	cm   *quicreuse.ConnManager // has the host's sockets
 	mu   sync.Mutex
 	old  []transport.Transport // to be closed with the host, owned by mu
 }
@@ -36,6 +38,7 @@ type quicTransport struct {
 // host is built.
 func newQUIC(first *x509.Certificate, out *quicTransport) any {
 	return func(k crypto.PrivKey, cm *quicreuse.ConnManager, psk pnet.PSK, g connmgr.ConnectionGater, rm network.ResourceManager) (*quicTransport, error) {
+		out.cm = cm
 		out.make = func(t *x509.Certificate) (transport.Transport, error) {
 			return libp2pquic.NewTransport(k, cm, psk, g, rm, libp2pquic.WithTLSIdentityOption(libp2ptls.WithCertTemplate(t)))
 		}
@@ -81,6 +84,29 @@ func (q *quicTransport) Listen(a ma.Multiaddr) (transport.Listener, error) {
 	// Held already after the first time: that error says what we want.
 	_ = q.hold(l.Multiaddr())
 	return l, nil
+}
+
+// shake shakes hands with whoever is at an address, from the host's own socket,
+// and hangs up.
+func (q *quicTransport) shake(ctx context.Context, a ma.Multiaddr, conf *tls.Config) error {
+	addr, _, err := quicreuse.FromQuicMultiaddr(a)
+	if err != nil {
+		return err
+	}
+	family, _, err := manet.DialArgs(a)
+	if err != nil {
+		return err
+	}
+	socket, err := q.cm.TransportForDial(family, addr)
+	if err != nil {
+		return err
+	}
+	defer socket.DecreaseCount()
+	c, err := socket.Dial(ctx, addr, conf, q.cm.ClientConfig())
+	if err != nil {
+		return err
+	}
+	return c.CloseWithError(0, "")
 }
 
 // Close closes what libp2p wants closed of each transport made.
