@@ -94,7 +94,10 @@ func (s *Sync) pull(ctx context.Context, g *errgroup.Group) error {
 func (s *Sync) fetch(ctx context.Context, fx fxFetch, f *flight) {
 	a := asking{
 		first: fx.from, count: fx.to - fx.from, nonce: f.nonce, wait: fx.wait,
-		moved: func(n int) { s.report(evMoved{id: fx.id, bytes: int64(n)}) },
+		moved: func(n int) {
+			s.pulled.Add(uint64(n))
+			s.report(evMoved{id: fx.id, bytes: int64(n)})
+		},
 		each:  func(n uint64, raw []byte) error { return s.receive(ctx, fx, n, raw) },
 		done:  func() { s.report(evDone{fx.id}) },
 		owner: s.owner,

@@ -16,6 +16,7 @@ import (
 	"iter"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	golog "github.com/ipfs/go-log/v2"
@@ -70,6 +71,10 @@ type Config struct {
 	// Conflict is told of a second validly signed header for a number in the
 	// window. It MUST NOT block nor call back. May be nil.
 	Conflict func(held, other *block.Checked)
+	// Held is told of each block that enters the window: it came, is true in
+	// itself, and waits for those before it. It MUST NOT block nor call back.
+	// May be nil.
+	Held func(n uint64)
 
 	BufferBytes int64         // of blocks ahead of the ledger; one larger block passes alone
 	Window      uint64        // how far ahead of the ledger pushed blocks are wanted; see Room
@@ -86,6 +91,7 @@ type Sync struct {
 	work   chan struct{} // to the puller: todo or wake changed
 	over   chan struct{} // closed when Run returns
 	once   sync.Once     // closes over
+	pulled atomic.Uint64 // bytes that came in answers
 
 	mu      sync.Mutex // guards what follows; never held across I/O
 	window  *window
@@ -218,6 +224,10 @@ func (s *Sync) Buffered() (blocks int, bytes int64, fetching int) {
 	return len(s.window.slots), s.window.bytes, len(s.flights)
 }
 
+// Pulled returns how many bytes came in answers to this node's requests, those
+// of slices that were asked for twice included.
+func (s *Sync) Pulled() uint64 { return s.pulled.Load() }
+
 // take puts a block into the window; id is the slice that brought it, or 0.
 func (s *Sync) take(c *block.Checked, id uint64, from peer.ID, kind, name string) outcome {
 	h := held{number: c.Number(), hash: c.Hash(), size: int64(len(c.Bytes())), block: c, from: from, kind: kind, name: name}
@@ -234,6 +244,9 @@ func (s *Sync) take(c *block.Checked, id uint64, from peer.ID, kind, name string
 	case kept:
 		s.step(evHeld{number: h.number, size: h.size, from: from})
 		s.tell()
+		if s.c.Held != nil {
+			s.c.Held(h.number)
+		}
 		if h.number == s.window.base {
 			nudge(s.ready)
 		}
