@@ -190,13 +190,13 @@ func (c *Channel) expected() int {
 // run runs the channel's loops. What stops the channel alone is kept in halted
 // and told; the node goes on with its other channels.
 func (c *Channel) run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return c.mesh.Run(ctx) })
-	g.Go(func() error { return c.members.Run(ctx) })
-	g.Go(func() error { return c.sync.Run(ctx) })
-	g.Go(func() error { return c.elect.Run(ctx, c.lead) })
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.mesh.Run(gctx) })
+	g.Go(func() error { return c.members.Run(gctx) })
+	g.Go(func() error { return c.sync.Run(gctx) })
+	g.Go(func() error { return c.elect.Run(gctx, c.lead) })
 	err := g.Wait()
-	if ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)) {
+	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {
 		return nil
 	}
 	c.mu.Lock()

@@ -105,8 +105,12 @@ type Override struct {
 	Roots   *x509.CertPool // nil: those of the channel configuration
 }
 
-// bindingLife is how long a stolen host key works.
-const bindingLife = 24 * time.Hour
+// bindingLife is how long a stolen host key works, usually and at most;
+// shortBinding leaves five minutes of a binding after it is made.
+const (
+	bindingLife  = msp.BindingLife
+	shortBinding = 10 * time.Minute
+)
 
 // Default returns a Config that lacks only Dir, Signer and Listen.
 func Default() Config {
@@ -134,7 +138,8 @@ func (c *Config) Validate() error {
 	wrong(len(c.Listen) == 0, "Listen", "is empty: name at least one multiaddr, such as /ip4/0.0.0.0/tcp/7051")
 	wrong(c.MaxPeers <= 0, "MaxPeers", "must be positive")
 	wrong(c.Alive <= 0, "Alive", "must be positive")
-	wrong(c.BindingLife < time.Minute, "BindingLife", "is under a minute: the clocks of two peers may differ by more")
+	wrong(c.BindingLife < shortBinding || c.BindingLife > bindingLife, "BindingLife",
+		fmt.Sprintf("%v must lie between %v, for clocks differ and a binding begins 5 minutes before it is made, and %v", c.BindingLife, shortBinding, bindingLife))
 	wrong(c.BufferBytes <= 0, "BufferBytes", "must be positive")
 	for _, a := range c.Listen {
 		if _, err := ma.NewMultiaddr(a); err != nil {

@@ -39,6 +39,7 @@ var errNotMine = errors.New("another organisation's")
 
 // A guest is a host whose handshake was accepted.
 type guest struct {
+	peer          peer.ID
 	id            *msp.Identity
 	intermediates [][]byte
 	notAfter      time.Time // of binding and leaf, whichever is first
@@ -87,10 +88,11 @@ func (g *guard) setJudge(name string, j judge) {
 	g.judges[name] = j
 }
 
-// admit judges the libp2p TLS certificate of a handshake and remembers the
-// host behind it. It runs inside the handshake, on TCP and on QUIC.
-func (g *guard) admit(cert *x509.Certificate, transport string) error {
-	_, err := g.check(cert)
+// admit judges the libp2p TLS certificate of a handshake, and counts a refusal.
+// It runs inside the handshake: that the host has the key is proven only when
+// the handshake is complete, and then its guest is to be remembered.
+func (g *guard) admit(cert *x509.Certificate, transport string) (*guest, error) {
+	v, err := g.check(cert)
 	if err != nil {
 		r := wire.ReasonOf(err)
 		if r == nil {
@@ -98,44 +100,46 @@ func (g *guard) admit(cert *x509.Certificate, transport string) error {
 		}
 		g.refused(r, transport)
 	}
-	return err
+	return v, err
 }
 
-func (g *guard) check(cert *x509.Certificate) (peer.ID, error) {
+func (g *guard) check(cert *x509.Certificate) (*guest, error) {
 	host, err := libp2ptls.PubKeyFromCertChain([]*x509.Certificate{cert})
 	if err != nil {
-		return "", fmt.Errorf("host key: %w", errors.Join(noBinding, err))
+		return nil, fmt.Errorf("host key: %w", errors.Join(noBinding, err))
 	}
 	p, err := peer.IDFromPublicKey(host)
 	if err != nil {
-		return "", fmt.Errorf("host key: %w", errors.Join(noBinding, err))
+		return nil, fmt.Errorf("host key: %w", errors.Join(noBinding, err))
 	}
 	b, err := msp.BindingFrom(cert)
 	if err != nil {
-		return "", fmt.Errorf("binding of %s: %w", p, err)
+		return nil, fmt.Errorf("binding of %s: %w", p, err)
 	}
 	now := g.now()
 	id, err := b.Verify(g.networkID, host, now, g.judge)
 	if err != nil {
-		return "", fmt.Errorf("binding of %s: %w", p, err)
+		return nil, fmt.Errorf("binding of %s: %w", p, err)
 	}
 	until := time.Unix(b.NotAfter, 0)
 	if t := id.Certificate().NotAfter; t.Before(until) {
 		until = t
 	}
+	return &guest{peer: p, id: id, intermediates: b.Chain[1:], notAfter: until, seen: now}, nil
+}
+
+// remember takes in the host behind a handshake that is complete.
+func (g *guard) remember(v *guest) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.sweepPending(now)
-	if q := g.pendingOf(id.PKIID()); q != "" && q != p {
+	g.sweepPending(v.seen)
+	if q := g.pendingOf(v.id.PKIID()); q != "" && q != v.peer {
 		delete(g.guests, q) // one live and one pending host for each identity
 	}
-	old := g.guests[p]
-	fresh := &guest{id: id, intermediates: b.Chain[1:], notAfter: until, seen: now}
-	if old != nil {
-		fresh.conns = old.conns
+	if old := g.guests[v.peer]; old != nil {
+		v.conns = old.conns
 	}
-	g.guests[p] = fresh
-	return p, nil
+	g.guests[v.peer] = v
 }
 
 // judge asks the judges in a fixed order; the first that accepts decides. Of
@@ -240,7 +244,15 @@ func (g *guard) InterceptSecured(_ network.Direction, p peer.ID, c network.ConnM
 	var q *quic.Conn
 	if as, ok := c.(interface{ As(any) bool }); ok && as.As(&q) {
 		certs := q.ConnectionState().TLS.PeerCertificates
-		return len(certs) == 1 && g.admit(certs[0], "quic") == nil
+		if len(certs) != 1 {
+			return false
+		}
+		v, err := g.admit(certs[0], "quic")
+		if err != nil {
+			return false
+		}
+		g.remember(v)
+		return true
 	}
 	_, _, ok := g.identity(p)
 	return ok
@@ -266,13 +278,18 @@ func (g *guard) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReaso
 	return true, 0
 }
 
-// connected and disconnected keep count of a guest's connections.
-func (g *guard) connected(p peer.ID) {
+// connected and disconnected keep count of a guest's connections. connected is
+// false for a host that was forgotten since its handshake: nobody would judge
+// that connection again.
+func (g *guard) connected(p peer.ID) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if v := g.guests[p]; v != nil {
-		v.conns++
+	v := g.guests[p]
+	if v == nil {
+		return false
 	}
+	v.conns++
+	return true
 }
 
 func (g *guard) disconnected(p peer.ID) (last bool) {

@@ -96,7 +96,7 @@ func newHost(s hostSpec) (host.Host, *quicTransport, error) {
 	var q quicTransport
 	opts := []libp2p.Option{
 		libp2p.Identity(s.own.host),
-		libp2p.ListenAddrStrings(s.listen...),
+		libp2p.NoListenAddrs, // listen says which address failed, libp2p only when all do
 		libp2p.Transport(newQUIC(template, &q)),
 		libp2p.Security(wire.SecurityID, newSecurity(s.own, s.guard)),
 		libp2p.ConnectionGater(s.guard),
@@ -117,7 +117,27 @@ func newHost(s hostSpec) (host.Host, *quicTransport, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening the libp2p host: %w", err)
 	}
+	if err := listen(h, s.listen); err != nil {
+		return nil, nil, errors.Join(err, h.Close(), q.Close())
+	}
 	return h, &q, nil
+}
+
+func listen(h host.Host, addrs []string) error {
+	s, ok := h.Network().(interface{ AddListenAddr(ma.Multiaddr) error })
+	if !ok {
+		return errors.New("the host's network can't listen on one address alone")
+	}
+	for _, text := range addrs {
+		a, err := ma.NewMultiaddr(text)
+		if err == nil {
+			err = s.AddListenAddr(a)
+		}
+		if err != nil {
+			return fmt.Errorf("listening on %s: %w", text, err)
+		}
+	}
+	return nil
 }
 
 // resources bounds connections, streams and memory; never the null manager.

@@ -13,12 +13,15 @@ import (
 	"grapevine/msp"
 )
 
+// renewPause is the shortest time between two renewals of the own binding.
+const renewPause = time.Minute
+
 // watchIdentities closes connections whose binding or certificate has ended,
-// and renews the node's own binding at half its life.
+// and renews the node's own binding at half of what is left of it.
 func (n *Node) watchIdentities(ctx context.Context) error {
 	sweep := time.NewTicker(time.Second)
 	defer sweep.Stop()
-	renew := time.NewTimer(n.cfg.BindingLife / 2)
+	renew := time.NewTimer(n.untilRenewal())
 	defer renew.Stop()
 	for {
 		select {
@@ -29,12 +32,18 @@ func (n *Node) watchIdentities(ctx context.Context) error {
 		case <-renew.C:
 			if err := n.renew(); err != nil {
 				n.log.Error("the binding could not be renewed; trying again in a minute", "err", err)
-				renew.Reset(time.Minute)
+				renew.Reset(renewPause)
 				continue
 			}
-			renew.Reset(n.cfg.BindingLife / 2)
+			renew.Reset(n.untilRenewal())
 		}
 	}
+}
+
+// untilRenewal is half of what is left of the own binding, which begins before
+// it is made and ends with the certificate at the latest.
+func (n *Node) untilRenewal() time.Duration {
+	return max(time.Unix(n.own.until.Load(), 0).Sub(n.guard.now())/2, renewPause)
 }
 
 // rejudge closes the connections of whoever no judge accepts any more.

@@ -126,6 +126,7 @@ func (n *Node) open() error {
 	}
 	n.host.Network().Notify(&network.NotifyBundle{ConnectedF: n.connected, DisconnectedF: n.disconnected})
 	n.door = channel.NewDoor(n.host)
+	n.door.OnRefused(func(_ peer.ID, r *wire.Reason) { n.metrics.refused("", r) }) // of no channel, or of none that it may know
 	n.meet = newMeeting(n)
 	for _, name := range n.db.Channels() {
 		if n.left(name) {
@@ -167,13 +168,17 @@ func (n *Node) Run(ctx context.Context) error {
 		n.spawn(c)
 	}
 	n.mu.Unlock()
+	g.Go(func() error {
+		<-gctx.Done()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.spawn, n.closed = nil, true // while the group still counts: nothing is started behind its back
+		return nil
+	})
 	g.Go(func() error { return n.watchDisk(gctx) })
 	g.Go(func() error { return n.watchIdentities(gctx) })
 	g.Go(func() error { return n.meet.run(gctx) })
 	err := g.Wait()
-	n.mu.Lock()
-	n.spawn, n.closed = nil, true
-	n.mu.Unlock()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil
 	}
@@ -340,7 +345,12 @@ func (n *Node) PeerID() peer.ID { return n.host.ID() }
 func (n *Node) Identity() *msp.Identity { return n.cfg.Signer.Identity() }
 
 func (n *Node) connected(_ network.Network, c network.Conn) {
-	n.guard.connected(c.RemotePeer())
+	if !n.guard.connected(c.RemotePeer()) {
+		if err := c.Close(); err != nil {
+			n.log.Debug("closing a connection that nobody vouches for", "peer", c.RemotePeer(), "err", err)
+		}
+		return
+	}
 	for _, ch := range n.Channels() {
 		ch.consider(c.RemotePeer())
 	}
@@ -354,5 +364,3 @@ func (n *Node) disconnected(_ network.Network, c network.Conn) {
 		n.meet.wake()
 	}
 }
-
-func (n *Node) refuse(channel string, r *wire.Reason) { n.metrics.refused(channel, r) }

@@ -79,8 +79,8 @@ func (n *Node) probeAddr(ctx context.Context, a ma.Multiaddr) (peer.ID, error) {
 	if _, err := mss.SelectOneOf([]string{wire.SecurityID}, c); err != nil {
 		return "", fmt.Errorf("it does not speak %s: %w", wire.SecurityID, err)
 	}
-	conf, keys := n.own.handshake(n.guard, "", yamux.ID)
-	key, err := shake(ctx, tls.Client(c, conf), keys)
+	h := n.own.handshake(n.guard, "tcp", "", yamux.ID)
+	key, err := shake(ctx, tls.Client(c, h.conf), h)
 	if err != nil {
 		return "", err
 	}
@@ -88,14 +88,13 @@ func (n *Node) probeAddr(ctx context.Context, a ma.Multiaddr) (peer.ID, error) {
 }
 
 func (n *Node) probeQUIC(ctx context.Context, a ma.Multiaddr) (peer.ID, error) {
-	conf, keys := n.own.handshake(n.guard, "", "libp2p")
-	if err := n.quic.shake(ctx, a, conf); err != nil {
+	h := n.own.handshake(n.guard, "quic", "", "libp2p")
+	if err := n.quic.shake(ctx, a, h.conf); err != nil {
 		return "", err
 	}
-	select {
-	case key := <-keys:
-		return peer.IDFromPublicKey(key)
-	default:
-		return "", errors.New("the handshake ended without the remote's key")
+	key, err := h.done()
+	if err != nil {
+		return "", err
 	}
+	return peer.IDFromPublicKey(key)
 }

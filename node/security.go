@@ -38,7 +38,8 @@ type credentials struct {
 	networkID string
 	life      time.Duration
 
-	tls atomic.Pointer[libp2ptls.Identity] // swapped by renew
+	tls   atomic.Pointer[libp2ptls.Identity] // swapped by renew
+	until atomic.Int64                       // when the binding in force ends, Unix seconds; set by renew
 }
 
 // renew makes a new binding and returns the template of the TLS certificate
@@ -66,6 +67,7 @@ func (c *credentials) renew(now time.Time) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("making the TLS certificate: %w", err)
 	}
 	c.tls.Store(id)
+	c.until.Store(until.Unix())
 	return template() // NewIdentity appends to what it is given: a fresh one for QUIC
 }
 
@@ -78,23 +80,54 @@ func (c *credentials) extension(now time.Time) (pkix.Extension, time.Time, error
 	return ext, time.Unix(b.NotAfter, 0), err
 }
 
-// handshake returns the TLS configuration of one handshake. With p empty any
-// host key is accepted, as listeners and probes do.
-func (c *credentials) handshake(g *guard, p peer.ID, alpn ...string) (*tls.Config, <-chan crypto.PubKey) {
-	conf, keys := c.tls.Load().ConfigForPeer(p)
-	conf.NextProtos = alpn
-	inner := conf.VerifyPeerCertificate
-	conf.VerifyPeerCertificate = func(raw [][]byte, chains [][]*x509.Certificate) error {
-		if err := inner(raw, chains); err != nil {
+// A handshake is one TLS handshake of ours, on either side.
+type handshake struct {
+	conf  *tls.Config
+	keys  <-chan crypto.PubKey
+	guard *guard
+	guest *guest // who the certificate speaks of; set while the handshake runs
+}
+
+// handshake prepares one handshake. With p empty any host key is accepted, as
+// listeners and probes do.
+func (c *credentials) handshake(g *guard, transport string, p peer.ID, alpn ...string) *handshake {
+	h := &handshake{guard: g}
+	h.conf, h.keys = c.tls.Load().ConfigForPeer(p)
+	h.conf.NextProtos = alpn
+	inner := h.conf.VerifyPeerCertificate
+	h.conf.VerifyPeerCertificate = func(raw [][]byte, chains [][]*x509.Certificate) error {
+		err := inner(raw, chains)
+		if other := (sec.ErrPeerIDMismatch{}); errors.As(err, &other) {
+			return err // we dialled somebody else: no refusal of whom we met
+		}
+		if err != nil {
+			g.refused(noBinding, transport)
 			return err
 		}
 		cert, err := x509.ParseCertificate(raw[0])
 		if err != nil {
 			return err
 		}
-		return g.admit(cert, "tcp")
+		h.guest, err = g.admit(cert, transport)
+		return err
 	}
-	return conf, keys
+	return h
+}
+
+// done returns the host key that a completed handshake has proven, and has the
+// guard remember whose it is. Not sooner: a server judges the certificate
+// before the client has shown that it has the key, and a member's certificate
+// is known to whoever has ever dialled it.
+func (h *handshake) done() (crypto.PubKey, error) {
+	select {
+	case key := <-h.keys:
+		if h.guest != nil {
+			h.guard.remember(h.guest)
+			return key, nil
+		}
+	default:
+	}
+	return nil, errors.New("the handshake ended without the remote's key")
 }
 
 // security is the libp2p security transport for TCP: TLS 1.3 with the MSP
@@ -123,28 +156,28 @@ func (s *security) ID() protocol.ID { return wire.SecurityID }
 // SecureInbound runs the handshake as a server. The client's preferred muxer
 // is taken.
 func (s *security) SecureInbound(ctx context.Context, c net.Conn, p peer.ID) (sec.SecureConn, error) {
-	conf, keys := s.own.handshake(s.guard, p, s.muxers...)
-	conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+	h := s.own.handshake(s.guard, "tcp", p, s.muxers...)
+	h.conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		for _, proto := range hello.SupportedProtos {
 			if slices.Contains(s.muxers, proto) {
-				conf.NextProtos = []string{proto}
+				h.conf.NextProtos = []string{proto}
 				break
 			}
 		}
-		return conf, nil
+		return h.conf, nil
 	}
-	return s.run(ctx, tls.Server(c, conf), keys)
+	return s.run(ctx, tls.Server(c, h.conf), h)
 }
 
 // SecureOutbound runs the handshake as a client. A TLS 1.3 client finishes
 // first: it may return without error although the server is about to refuse.
 func (s *security) SecureOutbound(ctx context.Context, c net.Conn, p peer.ID) (sec.SecureConn, error) {
-	conf, keys := s.own.handshake(s.guard, p, s.muxers...)
-	return s.run(ctx, tls.Client(c, conf), keys)
+	h := s.own.handshake(s.guard, "tcp", p, s.muxers...)
+	return s.run(ctx, tls.Client(c, h.conf), h)
 }
 
-func (s *security) run(ctx context.Context, c *tls.Conn, keys <-chan crypto.PubKey) (sec.SecureConn, error) {
-	key, err := shake(ctx, c, keys)
+func (s *security) run(ctx context.Context, c *tls.Conn, h *handshake) (sec.SecureConn, error) {
+	key, err := shake(ctx, c, h)
 	if err != nil {
 		return nil, errors.Join(err, c.NetConn().Close())
 	}
@@ -160,16 +193,11 @@ func (s *security) run(ctx context.Context, c *tls.Conn, keys <-chan crypto.PubK
 }
 
 // shake completes a handshake and returns the remote's host key.
-func shake(ctx context.Context, c *tls.Conn, keys <-chan crypto.PubKey) (crypto.PubKey, error) {
+func shake(ctx context.Context, c *tls.Conn, h *handshake) (crypto.PubKey, error) {
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
-	select {
-	case key := <-keys:
-		return key, nil
-	default:
-		return nil, errors.New("the handshake ended without the remote's key")
-	}
+	return h.done()
 }
 
 type secureConn struct {
