@@ -25,6 +25,7 @@ type Stats struct {
 	Delivered  uint64 // messages accepted, own ones too
 	Duplicates uint64 // copies of messages that had come before
 	Received   uint64 // bytes of messages from peers, copies included
+	Heard      uint64 // messages about blocks from peers, copies included
 	Dropped    uint64 // RPCs that found a peer's queue full
 	// Refused counts what was refused, by reason code; copies are not in it.
 	Refused map[string]uint64
@@ -110,9 +111,17 @@ func (t *trace) ValidateMessage(m *pubsub.Message) {
 		if m.ReceivedFrom == t.mesh.view.ID() {
 			s.Published++
 		} else {
-			s.Received += uint64(len(m.GetData()))
+			s.take(m)
 		}
 	})
+}
+
+// take counts a peer's message, a copy or not.
+func (s *Stats) take(m *pubsub.Message) {
+	s.Received += uint64(len(m.GetData()))
+	if m.GetTopic() == wire.TopicBlocks {
+		s.Heard++
+	}
 }
 
 func (t *trace) DuplicateMessage(m *pubsub.Message) {
@@ -121,7 +130,7 @@ func (t *trace) DuplicateMessage(m *pubsub.Message) {
 	}
 	t.count(func(s *Stats) {
 		s.Duplicates++
-		s.Received += uint64(len(m.GetData()))
+		s.take(m)
 	})
 	if f := t.mesh.conf.Refused; f != nil {
 		f(Duplicate)

@@ -137,6 +137,11 @@ func (c *Channel) rooms() error {
 			refused(r)
 			c.log.Debug("refused a peer's answer or request", "peer", p, "reason", r.Code())
 		},
+		Held: func(number uint64) {
+			if f := n.cfg.Hooks.Held; f != nil {
+				f(c.name, number)
+			}
+		},
 		BufferBytes: n.cfg.BufferBytes,
 		Window:      window,
 	})

@@ -79,6 +79,16 @@ type Config struct {
 	Log *slog.Logger
 	// Metrics registers the node's metrics; nil: none are kept.
 	Metrics prometheus.Registerer
+	// Hooks are told of moments that measurements are made of.
+	Hooks Hooks
+}
+
+// Hooks are functions that a node calls as things happen. Each may be nil; none
+// may block or call back.
+type Hooks struct {
+	// Held: a block of the channel is here and true in itself; it waits for
+	// those before it, and for the disk.
+	Held func(ch string, number uint64)
 }
 
 // A Source yields blocks in order from a number on, waits at the tip and ends

@@ -6,6 +6,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"grapevine/block"
+	"grapevine/channel"
 	"grapevine/election"
 	"grapevine/membership"
 	"grapevine/msp"
@@ -48,6 +49,15 @@ func (c *Channel) Status() ChannelStatus {
 	}
 	return s
 }
+
+// Traffic counts what came to a channel since it was opened.
+type Traffic struct {
+	Mesh   channel.Stats
+	Pulled uint64 // bytes of answers to requests for blocks
+}
+
+// Traffic tells what came to the channel so far.
+func (c *Channel) Traffic() Traffic { return Traffic{c.mesh.Stats(), c.sync.Pulled()} }
 
 // Members lists the members that this node heard of on the channel, itself
 // not included.
