@@ -71,7 +71,7 @@ func hostKey(dir string) (crypto.PrivKey, error) {
 type hostSpec struct {
 	own      *credentials
 	guard    *guard
-	listen   []string
+	listen   []string // what the host will listen on
 	external []ma.Multiaddr // what identify tells; nothing else is told
 	maxPeers int
 	extra    []libp2p.Option
@@ -79,7 +79,8 @@ type hostSpec struct {
 
 // newHost builds the host: TCP with our handshake and yamux, QUIC with the same
 // binding; no relay, no hole punching, no discovery beyond what we dial. A host
-// that doesn't listen on TCP doesn't dial it either.
+// that won't listen on TCP doesn't dial it either. It doesn't listen yet, so
+// that nobody connects before those who must hear of it are there.
 func newHost(s hostSpec) (host.Host, *quicTransport, error) {
 	template, err := s.own.renew(s.guard.now())
 	if err != nil {
@@ -96,7 +97,7 @@ func newHost(s hostSpec) (host.Host, *quicTransport, error) {
 	var q quicTransport
 	opts := []libp2p.Option{
 		libp2p.Identity(s.own.host),
-		libp2p.NoListenAddrs, // listen says which address failed, libp2p only when all do
+		libp2p.NoListenAddrs,
 		libp2p.Transport(newQUIC(template, &q)),
 		libp2p.Security(wire.SecurityID, newSecurity(s.own, s.guard)),
 		libp2p.ConnectionGater(s.guard),
@@ -117,12 +118,11 @@ func newHost(s hostSpec) (host.Host, *quicTransport, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening the libp2p host: %w", err)
 	}
-	if err := listen(h, s.listen); err != nil {
-		return nil, nil, errors.Join(err, h.Close(), q.Close())
-	}
 	return h, &q, nil
 }
 
+// listen opens each address, or says which one it can't; libp2p itself is
+// content with any.
 func listen(h host.Host, addrs []string) error {
 	s, ok := h.Network().(interface{ AddListenAddr(ma.Multiaddr) error })
 	if !ok {

@@ -71,6 +71,20 @@ func (n *Node) supplant(old, now peer.ID, id *msp.Identity) {
 	}
 }
 
+// supplanted says whether a closed connection was ended by the other side
+// because another host shows this node's identity: what a closed one answers
+// to an attempt to use it tells why it was closed.
+func supplanted(c network.Conn) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	s, err := c.NewStream(ctx)
+	if err == nil {
+		err = s.Reset()
+	}
+	var why *network.ConnError
+	return errors.As(err, &why) && why.Remote && why.ErrorCode == network.ConnSupplanted
+}
+
 // renew shows a new binding in every handshake from now on, on both
 // transports; open connections live on.
 func (n *Node) renew() error {

@@ -24,6 +24,10 @@ const (
 	// a body is one hop from whoever needs it.
 	fullMesh = 64
 	dials    = 16 // at once
+	// shunTime is for how long a peer isn't dialled that closed a connection
+	// because another host shows this node's identity: else two processes with
+	// one certificate would take turns for ever.
+	shunTime = time.Minute
 )
 
 // meeting keeps the node connected: to bootstrap and anchor peers for ever, and
@@ -35,6 +39,7 @@ type meeting struct {
 	mu      sync.Mutex
 	due     chan struct{}          // closed and replaced when a connection was lost, owned by mu
 	dialing map[peer.ID]bool       // owned by mu
+	shunned map[peer.ID]time.Time  // until when, owned by mu; swept by look
 	places  map[string]*place      // by endpoint, owned by mu
 	heardOf chan membership.Member // from alive messages; drops when full, for they repeat
 }
@@ -49,7 +54,7 @@ type place struct {
 func newMeeting(n *Node) *meeting {
 	return &meeting{
 		node: n, slots: make(chan struct{}, dials), due: make(chan struct{}),
-		dialing: map[peer.ID]bool{}, places: map[string]*place{}, heardOf: make(chan membership.Member, 256),
+		dialing: map[peer.ID]bool{}, shunned: map[peer.ID]time.Time{}, places: map[string]*place{}, heardOf: make(chan membership.Member, 256),
 	}
 }
 
@@ -122,9 +127,13 @@ func (m *meeting) keep(ctx context.Context, p *place) {
 			}
 			continue
 		}
+		if d := m.shunnedFor(known); d > 0 {
+			sleep(ctx, d)
+			continue
+		}
 		id, err := m.visit(ctx, p)
 		switch {
-		case err == nil:
+		case err == nil, errors.Is(err, errShunned):
 			known = id
 		case errors.Is(err, errSelf):
 			return
@@ -136,7 +145,10 @@ func (m *meeting) keep(ctx context.Context, p *place) {
 	}
 }
 
-var errSelf = errors.New("it is this node itself")
+var (
+	errSelf    = errors.New("it is this node itself")
+	errShunned = errors.New("it keeps another host with this node's identity")
+)
 
 // visit finds out who listens at a place and connects to it.
 func (m *meeting) visit(ctx context.Context, p *place) (peer.ID, error) {
@@ -151,6 +163,9 @@ func (m *meeting) visit(ctx context.Context, p *place) (peer.ID, error) {
 	}
 	if id, _, ok := m.node.guard.identity(info.ID); ok && id.MSPID() != p.mspID {
 		return "", fmt.Errorf("%s is %s of %s, not of %s", p.endpoint, id.Name(), id.MSPID(), p.mspID)
+	}
+	if m.shunnedFor(info.ID) > 0 {
+		return info.ID, errShunned
 	}
 	return info.ID, m.connect(ctx, info)
 }
@@ -177,6 +192,13 @@ func (m *meeting) heard(v membership.Member) {
 
 // look greets the living members that nobody has connected to yet.
 func (m *meeting) look(ctx context.Context, g *sync.WaitGroup) {
+	m.mu.Lock()
+	for p, until := range m.shunned {
+		if !time.Now().Before(until) {
+			delete(m.shunned, p)
+		}
+	}
+	m.mu.Unlock()
 	for _, c := range m.node.Channels() {
 		for _, v := range c.members.List() {
 			if v.State == membership.Alive && v.Endpoint != "" && !v.Self {
@@ -191,7 +213,7 @@ func (m *meeting) look(ctx context.Context, g *sync.WaitGroup) {
 // still needed, so that there is one connection rather than two.
 func (m *meeting) greet(ctx context.Context, g *sync.WaitGroup, v membership.Member) {
 	h := m.node.host
-	if h.Network().Connectedness(v.Peer) == network.Connected || len(h.Network().Peers()) >= fullMesh {
+	if m.shunnedFor(v.Peer) > 0 || h.Network().Connectedness(v.Peer) == network.Connected || len(h.Network().Peers()) >= fullMesh {
 		return
 	}
 	addrs, err := multiaddrs(v.Endpoint)
@@ -223,6 +245,19 @@ func (m *meeting) greet(ctx context.Context, g *sync.WaitGroup, v membership.Mem
 			m.node.log.Debug("dialling a member", "peer", v.Peer, "endpoint", v.Endpoint, "err", err)
 		}
 	})
+}
+
+// shun keeps this node from dialling p for a while.
+func (m *meeting) shun(p peer.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.shunned[p] = time.Now().Add(shunTime)
+}
+
+func (m *meeting) shunnedFor(p peer.ID) time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return time.Until(m.shunned[p])
 }
 
 // wake makes the places' loops look again: a connection was lost.

@@ -124,10 +124,10 @@ func (n *Node) open() error {
 	if err != nil {
 		return err
 	}
+	n.meet = newMeeting(n)
 	n.host.Network().Notify(&network.NotifyBundle{ConnectedF: n.connected, DisconnectedF: n.disconnected})
 	n.door = channel.NewDoor(n.host)
 	n.door.OnRefused(func(_ peer.ID, r *wire.Reason) { n.metrics.refused("", r) }) // of no channel, or of none that it may know
-	n.meet = newMeeting(n)
 	for _, name := range n.db.Channels() {
 		if n.left(name) {
 			continue
@@ -136,7 +136,7 @@ func (n *Node) open() error {
 			return fmt.Errorf("opening channel %s: %w", name, err)
 		}
 	}
-	return nil
+	return listen(n.host, n.cfg.Listen)
 }
 
 func (n *Node) external() ([]ma.Multiaddr, error) {
@@ -357,6 +357,11 @@ func (n *Node) connected(_ network.Network, c network.Conn) {
 }
 
 func (n *Node) disconnected(_ network.Network, c network.Conn) {
+	if supplanted(c) {
+		n.log.Error("another host shows this node's identity, and a peer keeps to that one: is the same MSP folder used twice?",
+			"peer", c.RemotePeer(), "again", shunTime)
+		n.meet.shun(c.RemotePeer())
+	}
 	if n.guard.disconnected(c.RemotePeer()) {
 		for _, ch := range n.Channels() {
 			ch.gone(c.RemotePeer())

@@ -173,7 +173,7 @@ func (o *Orderer) openHost() error {
 		ConnectedF:    func(_ network.Network, c network.Conn) { o.guard.connected(c.RemotePeer()) },
 		DisconnectedF: func(_ network.Network, c network.Conn) { o.guard.disconnected(c.RemotePeer()) },
 	})
-	return nil
+	return listen(o.host, o.cfg.Listen)
 }
 
 // maxOrderers is what an orderer's host is made for.
