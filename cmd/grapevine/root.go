@@ -25,6 +25,9 @@ const (
 
 // verbs lists the constructors of all verb groups.
 var verbs = []func(a *app) *cobra.Command{
+	newDevCmd,
+	newPeerCmd,
+	newOrdererCmd,
 	newChannelCmd,
 	newBlockCmd,
 	newLedgerCmd,

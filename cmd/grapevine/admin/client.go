@@ -137,6 +137,12 @@ func (c *Client) Raw(ctx context.Context, ch, span string, each func(raw []byte)
 	}
 }
 
+// Post sends an empty request outside the API, as the process that hosts a
+// development network takes them.
+func (c *Client) Post(ctx context.Context, path string) (*http.Response, error) {
+	return c.send(ctx, http.MethodPost, "http://node"+path, nil)
+}
+
 func (c *Client) lost(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -169,20 +175,9 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	if len(q) > 0 {
 		u += "?" + q.Encode()
 	}
-	req, err := http.NewRequestWithContext(ctx, method, u, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		return nil, fault.Newf(fault.Unreachable, "no node answers at %s", Socket(c.dir)).From(err).
-			Do("start it: grapevine peer start", "name a running node with --target")
-	}
-	if resp.StatusCode == http.StatusOK {
-		return resp, nil
+	resp, err := c.send(ctx, method, u, body)
+	if err != nil || resp.StatusCode == http.StatusOK {
+		return resp, err
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
@@ -200,4 +195,20 @@ func (c *Client) do(ctx context.Context, method, path string, q url.Values, body
 	f := fault.New(e.Code, e.Message).Because(e.Why...).WithExit(e.ExitCode)
 	f.Fix = e.Fix
 	return nil, f
+}
+
+func (c *Client) send(ctx context.Context, method, u string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, u, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil && ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+	if err != nil {
+		return nil, fault.Newf(fault.Unreachable, "no node answers at %s", Socket(c.dir)).From(err).
+			Do("start it: grapevine peer start", "name a running node with --target")
+	}
+	return resp, nil
 }

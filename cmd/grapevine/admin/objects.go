@@ -258,3 +258,10 @@ func (s *Server) Health(w http.ResponseWriter, _ *http.Request) {
 func (s *Server) Version(w http.ResponseWriter, _ *http.Request) {
 	s.json(w, http.StatusOK, map[string]string{"CommitSHA": s.Build.Commit, "Version": s.Build.Version})
 }
+
+// LogLine is a line of `dev logs`.
+type LogLine struct {
+	Meta
+	Node string `json:"node"`
+	Line string `json:"line"`
+}

@@ -249,3 +249,20 @@ func writeYAML(file string, v any) error {
 	}
 	return renameio.WriteFile(file, raw, 0o644)
 }
+
+// Env is what a shell needs to speak and act as a node does: NAME=value.
+func (n *Network) Env(v *Node) []string {
+	if v.Orderer {
+		return []string{
+			"ORDERER_GENERAL_LISTENADDRESS=127.0.0.1", fmt.Sprintf("ORDERER_GENERAL_LISTENPORT=%d", v.GRPC),
+			"ORDERER_GENERAL_LOCALMSPID=" + v.MSPID, "ORDERER_GENERAL_LOCALMSPDIR=" + n.path(v.MSP),
+			"ORDERER_FILELEDGER_LOCATION=" + n.Folder(v),
+		}
+	}
+	return []string{
+		"CORE_PEER_ID=" + v.Name, "CORE_PEER_NETWORKID=" + n.NetworkID, "CORE_PEER_LOCALMSPID=" + v.MSPID,
+		"CORE_PEER_MSPCONFIGPATH=" + n.path(v.MSP), "CORE_PEER_ADDRESS=" + local(v.Listen), "CORE_PEER_FILESYSTEMPATH=" + n.Folder(v),
+		"CORE_PEER_TLS_ENABLED=true", "CORE_PEER_TLS_ROOTCERT_FILE=" + filepath.Join(n.path(v.TLS), "ca.crt"),
+		"ORDERER_CA=" + filepath.Join(n.path(n.Orderers()[0].TLS), "ca.crt"), "ORDERER_ADDRESS=" + local(n.Orderers()[0].GRPC),
+	}
+}

@@ -84,8 +84,8 @@ func DefaultDir() (string, error) {
 	return filepath.Join(home, ".local", "share", "grapevine", "dev"), nil
 }
 
-// Load reads the network in dir; DEV001 if there is none.
-func Load(dir string) (*Network, error) {
+// Find reads the network in dir; DEV001 if there is none.
+func Find(dir string) (*Network, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"grapevine/cmd/grapevine/admin"
 	"grapevine/cmd/grapevine/fault"
 )
 
@@ -36,12 +38,15 @@ const (
 
 // Process says whether a node runs, and under which pid (0 if dead).
 func (n *Network) Process(v *Node) (State, int) {
-	raw, err := os.ReadFile(filepath.Join(n.Folder(v), pidFile))
-	if err != nil {
-		return Dead, 0
+	if n.InProcess {
+		pid := readPid(n.dir)
+		if pid == 0 || processState(pid, "") == Dead || !answers(admin.Socket(n.Folder(v))) {
+			return Dead, 0
+		}
+		return Alive, pid
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
-	if err != nil || pid <= 0 {
+	pid := readPid(n.Folder(v))
+	if pid == 0 {
 		return Dead, 0
 	}
 	s := processState(pid, n.mark(v))
@@ -49,6 +54,29 @@ func (n *Network) Process(v *Node) (State, int) {
 		return Dead, 0
 	}
 	return s, pid
+}
+
+// readPid reads the pid that a folder records; 0 if it has none.
+func readPid(dir string) int {
+	raw, err := os.ReadFile(filepath.Join(dir, pidFile))
+	if err != nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil || pid < 0 {
+		return 0
+	}
+	return pid
+}
+
+// answers says whether somebody listens on a socket: a node inside a process
+// that was dropped has none.
+func answers(socket string) bool {
+	c, err := net.DialTimeout("unix", socket, time.Second)
+	if err != nil {
+		return false
+	}
+	return c.Close() == nil
 }
 
 // mark is the argument by which a node's process is known: pids are used again.
@@ -138,6 +166,9 @@ func (n *Network) Pause(v *Node) error  { return n.signalAlive(v, syscall.SIGSTO
 func (n *Network) Resume(v *Node) error { return n.signalAlive(v, syscall.SIGCONT) }
 
 func (n *Network) signalAlive(v *Node, s syscall.Signal) error {
+	if n.InProcess {
+		return fault.New("DEV015", "a node inside one process can't be suspended alone").Do("make the network without --in-process")
+	}
 	state, pid := n.Process(v)
 	if state == Dead {
 		return fault.Newf("DEV011", "%s does not run", v.Name).Do("grapevine dev restart " + v.Name)
@@ -220,4 +251,14 @@ func stateOf(c byte) State {
 		return Stopped
 	}
 	return Alive
+}
+
+// tail returns the last lines of a node's log.
+func (n *Network) tail(v *Node, lines int) []string {
+	raw, err := os.ReadFile(n.LogFile(v))
+	if err != nil {
+		return nil
+	}
+	all := strings.Split(strings.TrimSpace(string(raw)), "\n")
+	return all[max(0, len(all)-lines):]
 }

@@ -1,0 +1,176 @@
+package dev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"grapevine/cmd/grapevine/admin"
+	"grapevine/cmd/grapevine/conf"
+	"grapevine/cmd/grapevine/fault"
+	"grapevine/cmd/grapevine/serve"
+)
+
+const controlDir = "control" // holds the socket by which other commands reach the one process
+
+// A Host runs all nodes of a network inside this process.
+type Host struct {
+	net   *Network
+	build admin.Build
+	down  context.CancelFunc
+
+	mu   sync.Mutex
+	runs map[string]*nodeRun // owned by mu
+}
+
+type nodeRun struct {
+	stop context.CancelFunc
+	done chan struct{}
+	err  error // set before done is closed
+}
+
+// Host runs the network's nodes inside this process until ctx ends, or until
+// another command says down. ready is called once nodes can be started.
+func (n *Network) Host(ctx context.Context, b admin.Build, ready func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h := &Host{net: n, build: b, down: cancel, runs: map[string]*nodeRun{}}
+	l, err := admin.Listen(filepath.Join(n.dir, controlDir))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(n.dir, pidFile), fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
+		return errors.Join(err, l.Close())
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /start", h.handle(func(v *Node) error { return h.start(ctx, v) }))
+	mux.HandleFunc("POST /stop", h.handle(h.stop))
+	mux.HandleFunc("POST /kill", h.handle(h.stop))
+	mux.HandleFunc("POST /down", func(w http.ResponseWriter, _ *http.Request) { h.stopAll(); w.WriteHeader(http.StatusOK); h.down() })
+	ready()
+	err = admin.ServeHTTP(ctx, &http.Server{Handler: mux, ReadHeaderTimeout: time.Second}, l, time.Second)
+	h.stopAll()
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	return errors.Join(err, os.Remove(filepath.Join(n.dir, pidFile)))
+}
+
+func (h *Host) handle(f func(*Node) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		v, err := h.net.Node(r.URL.Query().Get("node"))
+		if err == nil {
+			err = f(v)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	}
+}
+
+// start runs a node; what its configuration refuses, it refuses here, too.
+func (h *Host) start(ctx context.Context, v *Node) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.runs[v.Name] != nil {
+		return fault.Newf("DEV010", "%s runs already", v.Name)
+	}
+	out, err := os.OpenFile(h.net.LogFile(v), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	run, err := h.prepare(v, slog.New(slog.NewTextHandler(out, nil)).With("node", v.Name))
+	if err != nil {
+		return errors.Join(err, out.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	r := &nodeRun{stop: cancel, done: make(chan struct{})}
+	h.runs[v.Name] = r
+	go func() {
+		defer close(r.done)
+		r.err = errors.Join(run(ctx), out.Close())
+		h.mu.Lock()
+		delete(h.runs, v.Name)
+		h.mu.Unlock()
+	}()
+	return nil
+}
+
+func (h *Host) prepare(v *Node, log *slog.Logger) (func(context.Context) error, error) {
+	in := conf.Input{Files: h.net.ConfigFiles(v), Dir: h.net.Folder(v), Role: conf.RolePeer}
+	if v.Orderer {
+		in.Role = conf.RoleOrderer
+		c, err := conf.Load(in).Orderer()
+		return func(ctx context.Context) error { return serve.Orderer(ctx, c, v.Name, h.build, log, nil) }, err
+	}
+	c, err := conf.Load(in).Peer()
+	return func(ctx context.Context) error { return serve.Peer(ctx, c, h.build, log, nil) }, err
+}
+
+func (h *Host) stop(v *Node) error {
+	h.mu.Lock()
+	r := h.runs[v.Name]
+	h.mu.Unlock()
+	if r == nil {
+		return nil
+	}
+	r.stop()
+	<-r.done
+	if r.err != nil && !errors.Is(r.err, context.Canceled) {
+		return r.err
+	}
+	return nil
+}
+
+func (h *Host) stopAll() {
+	var g sync.WaitGroup
+	for i := range h.net.Nodes {
+		v := &h.net.Nodes[i]
+		g.Go(func() {
+			if err := h.stop(v); err != nil {
+				slog.Warn("stopping a node", "node", v.Name, "err", err)
+			}
+		})
+	}
+	g.Wait()
+}
+
+// control asks the process that hosts the network.
+func (n *Network) control(ctx context.Context, what string, v *Node) error {
+	return n.ask(ctx, "/"+what+"?node="+v.Name)
+}
+
+func (n *Network) controlDown(ctx context.Context) error {
+	err := n.ask(ctx, "/down")
+	var f *fault.Error
+	if errors.As(err, &f) && f.Code == fault.Unreachable {
+		return nil // nothing runs
+	}
+	return err
+}
+
+func (n *Network) ask(ctx context.Context, path string) error {
+	c := admin.Dial(filepath.Join(n.dir, controlDir))
+	defer c.Close()
+	resp, err := c.Post(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
+	if err != nil {
+		return err
+	}
+	return errors.New(strings.TrimSpace(string(raw)))
+}
