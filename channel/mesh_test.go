@@ -144,6 +144,28 @@ func TestRestartSamePeerID(t *testing.T) {
 	})
 }
 
+// Streams that die again and again, until both sides' GossipSub has given the
+// other up, come back while the connection stays.
+func TestStreamsFlap(t *testing.T) {
+	bubble(t, 2, func(t *testing.T, hs []host.Host) {
+		ns := startAll(t, hs)
+		defer leaveAll(t, ns)
+		connect(t, hs...)
+		time.Sleep(settle)
+		for range 12 {
+			ns[0].mesh.cut(hs[1].ID())
+			ns[1].mesh.cut(hs[0].ID())
+			time.Sleep(2 * time.Second)
+		}
+		time.Sleep(2 * greetEvery)
+		ns[0].say(t, "still")
+		ns[1].say(t, "there")
+		time.Sleep(time.Second)
+		require.Equal(t, 1, ns[1].heardOf("still"))
+		require.Equal(t, 1, ns[0].heardOf("there"))
+	})
+}
+
 // Two channels on the same hosts don't see each other's messages.
 func TestTwoChannels(t *testing.T) {
 	bubble(t, 3, func(t *testing.T, hs []host.Host) {

@@ -42,6 +42,8 @@ func bubble(t *testing.T, n int, play func(t *testing.T, hs []host.Host)) {
 			}
 			nw.Close()
 		}()
+		stuck := time.AfterFunc(time.Hour, func() { panic(t.Name() + " is stuck: an hour has passed in it") })
+		defer stuck.Stop()
 		play(t, hs)
 	})
 }
