@@ -71,7 +71,7 @@ func hostKey(dir string) (crypto.PrivKey, error) {
 type hostSpec struct {
 	own      *credentials
 	guard    *guard
-	listen   []string // what the host will listen on
+	listen   []string       // what the host will listen on
 	external []ma.Multiaddr // what identify tells; nothing else is told
 	maxPeers int
 	extra    []libp2p.Option
