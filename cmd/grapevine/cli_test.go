@@ -87,6 +87,37 @@ func TestCLI4BadNumbers(t *testing.T) {
 	play{}.fails(t, 2, "CHN006", "block", "get", "My Channel", "1", "--data", "d")
 }
 
+func TestRanges(t *testing.T) {
+	for in, want := range map[string][2]uint64{"3": {3, 3}, "0..9": {0, 9}, "oldest..newest": {0, 30}, "newest": {30, 30}, "7..7": {7, 7}} {
+		from, to, err := parseRange(in, 31)
+		require.NoError(t, err, in)
+		require.Equal(t, want, [2]uint64{from, to}, in)
+	}
+	for _, in := range []string{"", "..", "3..", "9..3", "a..b", "1..2..3", "-1..2"} {
+		_, _, err := parseRange(in, 31)
+		require.Equal(t, "API003", fault.Of(err).Code, in)
+	}
+	_, err := parseNumber("newest", 0)
+	require.Equal(t, "API007", fault.Of(err).Code)
+}
+
+func TestCLI10KeysAreNeverShown(t *testing.T) {
+	dir := t.TempDir()
+	const body = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgSECRET"
+	pasted := "'-----BEGIN PRIVATE KEY----- " + body + " -----END PRIVATE KEY-----'"
+	for _, y := range []string{
+		"peer: {id: " + pasted + "}", "peer: {tls: {enabled: true, key: {file: " + pasted + "}}}", "peer: {misspelt: " + pasted + "}",
+		"peer: {listenAddress: " + pasted + "}", "peer: {gossip: {bootstrap: [" + pasted + "]}}", "vm: {x: " + pasted + "}",
+		"ledger: {state: {couchDBConfig: {password: " + body + "}}}", "peer: {BCCSP: {PKCS11: {Pin: " + body + "}}}", "peer: {BCSP: {Pin: " + body + "}}",
+	} {
+		write(t, dir, "core.yaml", []byte(y))
+		for _, args := range [][]string{{"config", "check"}, {"config", "show"}, {"config", "show", "-o", "json"}, {"config", "check", "-o", "json"}, {"config", "show", "--sources"}} {
+			r := play{dir: dir}.run(args...)
+			require.NotContains(t, r.out+r.err, body, "%v of %s", args, y)
+		}
+	}
+}
+
 // A waiting verb, short or long-running.
 func waiting(t *testing.T, long bool, stop func() error) (signals chan os.Signal, codes chan int, errs *strings.Builder) {
 	t.Helper()

@@ -97,6 +97,7 @@ arrow. Secrets are not shown.`,
 		Example: "  grapevine config show peer.gossip\n  grapevine config show --sources\n  grapevine config show -o json peer.deliveryclient",
 		Args:    between(0, "KEY"),
 	}
+	c.ValidArgsFunction = completeKeys
 	sources := c.Flags().Bool("sources", false, "show where each value comes from")
 	role := ordererFlag(c)
 	c.RunE = func(_ *cobra.Command, args []string) error {
@@ -150,7 +151,7 @@ func newConfigExplainCmd(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "explain KEY", Short: "Tell a key's meaning, default, Fabric's default and treatment",
 		Example: "  grapevine config explain peer.gossip.orgLeader\n  grapevine config explain CORE_PEER_GOSSIP_BOOTSTRAP\n  grapevine config explain General.ListenPort -o json",
-		Args:    exactly("KEY"),
+		Args:    exactly("KEY"), ValidArgsFunction: completeKeys,
 		RunE: func(_ *cobra.Command, args []string) error {
 			k, _ := conf.Explain(args[0])
 			if k == nil {
@@ -178,6 +179,19 @@ func newConfigExplainCmd(a *app) *cobra.Command {
 			}, func() []string { return []string{out.Key} })
 		},
 	}
+}
+
+// completeKeys offers a shell every key of a peer and an orderer.
+func completeKeys(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	var out []string
+	for _, role := range []conf.Role{conf.RolePeer, conf.RoleOrderer} {
+		for _, k := range conf.Keys(role) {
+			if !strings.HasSuffix(k.Path, ".*") {
+				out = append(out, k.Path)
+			}
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
 // unknownKey says that there is no such key, and which was probably meant.

@@ -108,6 +108,12 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
+func TestKeysAreCompleted(t *testing.T) {
+	r := play{}.run("__complete", "config", "explain", "peer.gossip.b")
+	require.Contains(t, r.out, "peer.gossip.bootstrap")
+	require.Contains(t, r.out, "General.ListenPort")
+}
+
 func TestCF12FolderWithoutCACerts(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "signcerts"), 0o755))

@@ -64,7 +64,9 @@ func mentioned(text string) [][]string {
 	return out
 }
 
-func exists2(root *cobra.Command, words []string) bool {
+// reaches reports whether the words lead to a command; behind a verb without
+// sub-commands they are arguments.
+func reaches(root *cobra.Command, words []string) bool {
 	c := root
 	for _, w := range words {
 		var sub *cobra.Command
@@ -86,12 +88,12 @@ func TestFixesNameVerbsThatExist(t *testing.T) {
 	root := newRoot(&app{})
 	later := map[string]bool{} // verbs of groups that this tree doesn't have yet
 	for _, g := range []string{"dev", "peer", "orderer", "status"} {
-		later[g] = !exists2(root, []string{g})
+		later[g] = !reaches(root, []string{g})
 	}
 	check := func(where, text string) {
 		for _, words := range mentioned(text) {
 			if len(words) > 0 && !later[words[0]] {
-				require.True(t, exists2(root, words), "%s names grapevine %s", where, strings.Join(words, " "))
+				require.True(t, reaches(root, words), "%s names grapevine %s", where, strings.Join(words, " "))
 			}
 		}
 	}
@@ -106,7 +108,7 @@ func TestFixesNameVerbsThatExist(t *testing.T) {
 func TestMentioned(t *testing.T) {
 	require.Equal(t, [][]string{{"ca", "issue"}, {"status"}}, mentioned("do: grapevine ca issue NAME or grapevine status"))
 	root := newRoot(&app{})
-	require.True(t, exists2(root, []string{"ca", "issue"}))
-	require.False(t, exists2(root, []string{"ca", "nothing"}))
-	require.False(t, exists2(root, []string{"nothing"}))
+	require.True(t, reaches(root, []string{"ca", "issue"}))
+	require.False(t, reaches(root, []string{"ca", "nothing"}))
+	require.False(t, reaches(root, []string{"nothing"}))
 }

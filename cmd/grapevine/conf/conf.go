@@ -215,15 +215,15 @@ func (s *Settings) fromFile(e entry) {
 	k := s.schema.find(e.low)
 	switch {
 	case k == nil && s.schema.isSection(e.low):
-		s.add(&Finding{Code: fault.WrongType, Reason: "config.type", Severity: SeverityError, Key: e.path, Value: e.node.Value, Source: e.src,
+		s.add(&Finding{Code: fault.WrongType, Reason: "config.type", Severity: SeverityError, Key: e.path, Source: e.src,
 			Message: e.path + " is a section, not a value", Fix: []string{"put its keys below it, indented"}})
 	case k == nil:
-		f := found(fault.UnknownKey, SeverityWarning, e.path, e.node.Value, e.src, "unknown key "+e.path+" at "+e.src.String())
+		f := found(fault.UnknownKey, SeverityWarning, e.path, "", e.src, "unknown key "+e.path+" at "+e.src.String())
 		s.suggest(f, s.schema.nearestKey, e.low)
 	case k.Treatment == Ignored:
 		s.unused[k.Path] = append(s.unused[k.Path], e)
 	case k.env == "FABRIC_LOGGING_SPEC" || k.env == "FABRIC_LOGGING_FORMAT":
-		f := found(fault.UnknownKey, SeverityWarning, e.path, e.node.Value, e.src, "unknown key "+e.path+" at "+e.src.String())
+		f := found(fault.UnknownKey, SeverityWarning, e.path, "", e.src, "unknown key "+e.path+" at "+e.src.String())
 		s.suggest(f, func(string) string { return k.env }, "")
 	default:
 		s.take(k, "", e.node, e.src, filepath.Dir(e.src.Name))
@@ -309,7 +309,7 @@ func (s *Settings) take(k *Key, txt string, n *yaml.Node, src Source, dir string
 			return
 		}
 	}
-	v := &Value{Key: k, Parsed: parsed, Text: text(parsed), Source: src, Set: true, dir: dir}
+	v := &Value{Key: k, Parsed: parsed, Text: fault.Clean(text(parsed)), Source: src, Set: true, dir: dir}
 	if k.Secret && txt != "" {
 		v.Text = "[secret]"
 	}

@@ -66,7 +66,7 @@ func (f *Finding) Text() string { return f.Err().Form(f.Severity) }
 
 // found makes a finding with the registry's words where none are given.
 func found(code, severity, key, value string, src Source, message string) *Finding {
-	f := &Finding{Code: code, Severity: severity, Key: key, Value: value, Source: src, Message: message}
+	f := &Finding{Code: code, Severity: severity, Key: key, Value: fault.Clean(value), Source: src, Message: message}
 	if e, ok := fault.Lookup(code); ok {
 		if message == "" {
 			f.Message = e.Title

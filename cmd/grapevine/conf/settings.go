@@ -164,10 +164,7 @@ func (s *Settings) noteUnused() {
 		es := s.unused[p]
 		f := found(fault.UnusedKey, SeverityWarning, es[0].path, "", es[0].src, "")
 		if len(es) == 1 {
-			f.Message = es[0].path + " has no meaning here"
-			if k := s.schema.find(es[0].low); k != nil && !k.Secret {
-				f.Value = es[0].node.Value
-			}
+			f.Message = es[0].path + " has no meaning here" // its value may be a password
 		} else {
 			f.Key = p
 			f.Message = fmt.Sprintf("%s: %d keys of Fabric's have no meaning here", p, len(es))

@@ -14,6 +14,10 @@ const maxLine = 2000
 // or cut off.
 var privateKey = regexp.MustCompile(`(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----.*?(-----END [A-Z0-9 ]*PRIVATE KEY-----|$)`)
 
+// Clean makes a text of unknown origin fit to be shown on one line: private keys
+// are replaced, control characters too, and it ends.
+func Clean(s string) string { return clean(s) }
+
 // clean makes s fit for one line of a terminal: no private key, no control
 // character, no endless quotation.
 func clean(s string) string {
