@@ -126,6 +126,9 @@ func TestBitFlips(t *testing.T) {
 	names, err := fs.List("ledger")
 	require.NoError(t, err)
 	stride := 797
+	if raced {
+		stride = 7919
+	}
 	if os.Getenv("GRAPEVINE_SOAK") != "" {
 		stride = 1
 	}
