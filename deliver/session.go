@@ -73,8 +73,6 @@ func (s *session) answer(ctx context.Context, env *common.Envelope) error {
 			return err
 		}
 	}
-	// The signer is read before the channel is looked up, so that an unknown channel costs an outsider what a foreign
-	// one does.
 	if len(r.signature) == 0 || len(r.creator) == 0 {
 		return Unsigned
 	}
@@ -82,11 +80,13 @@ func (s *session) answer(ctx context.Context, env *common.Envelope) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", Unknown, err)
 	}
+	// An unknown channel is one without organisations: it costs an outsider what a foreign one does.
+	var a Access
 	c, ok := s.h.Channels(r.channel)
-	if !ok {
-		return Unknown
+	if ok {
+		a = c.Access()
 	}
-	who, err := admit(r, id, c.Access(), s.h.now())
+	who, err := admit(r, id, a, s.h.now())
 	if err != nil {
 		return err
 	}

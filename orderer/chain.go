@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,6 +48,9 @@ type ChainConfig struct {
 	Committed func(bs []block.Verified) error // called in order, after each Append, before the next block is made; nil: nobody
 	Transient func(err error) bool            // does an Append error pass, as a full disk does? nil: none does
 	Logger    *slog.Logger                    // nil: silence
+
+	cutOff int                                 // tests: instead of snapshotSize
+	damage func(*raftboltdb.BoltStore) backing // tests: instead of the file itself
 }
 
 // Chain orders one channel. It is safe for concurrent use.
@@ -58,15 +60,13 @@ type Chain struct {
 	queue   chan *order         // accepted, on the way to the cutter
 	held    *semaphore.Weighted // bytes of envelopes not yet in a block
 	writers writers
-	failure chan error    // the machine's, at most one
+	failure chan error    // why the chain can't go on; at most one
 	grown   chan struct{} // says that a snapshot is due
 	stopped chan struct{} // closed when Run returns
 	raft    atomic.Pointer[raft.Raft]
 
-	mu      sync.Mutex
-	leading bool          // guarded by mu
-	errored chan struct{} // guarded by mu: closed while not leading
-	ready   chan struct{} // guarded by mu: closed while leading
+	leading state // this node leads
+	lost    state // no leader is known
 }
 
 // order is one envelope on its way into a block.
@@ -100,6 +100,9 @@ func NewChain(c ChainConfig) (*Chain, error) {
 			c.Heartbeat = 50 * time.Millisecond
 		}
 	}
+	if c.cutOff == 0 {
+		c.cutOff = snapshotSize
+	}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("chain %s: %w", c.Name, err)
 	}
@@ -110,41 +113,69 @@ func NewChain(c ChainConfig) (*Chain, error) {
 		failure: make(chan error, 1),
 		grown:   make(chan struct{}, 1),
 		stopped: make(chan struct{}),
-		errored: make(chan struct{}),
-		ready:   make(chan struct{}),
 	}
-	close(ch.errored)
+	ch.lost.set(true)
 	return ch, nil
 }
 
-// Run orders until ctx ends, and then returns nil, or until the chain can't go on. It may be called once.
+// Run orders until ctx ends, and then returns nil, or until the chain can't go on. It may be called once. An error that
+// carries BrokenLog says that Raft's disk failed: the process should end then, for Raft's goroutines can't.
 func (c *Chain) Run(ctx context.Context) (err error) {
 	defer close(c.stopped)
-	store, err := openStore(filepath.Join(c.c.Dir, "raft.db"))
+	file, err := openBacking(filepath.Join(c.c.Dir, "raft.db"))
 	if err != nil {
 		return fmt.Errorf("chain %s: %w", c.c.Name, err)
 	}
-	defer func() { err = errors.Join(err, store.Close()) }()
 	closing, stop := context.WithCancel(ctx)
 	defer stop()
-	r, err := c.start(store, closing.Done())
-	if err != nil {
-		return fmt.Errorf("chain %s: %w", c.c.Name, err)
+	s := &store{
+		backing: file, log: c.c.Logger.With("channel", c.c.Name),
+		closing: closing.Done(), fail: c.fail, broken: make(chan struct{}),
+	}
+	if c.c.damage != nil {
+		s.backing = c.c.damage(file)
+	}
+	var r *raft.Raft
+	started := make(chan error, 1)
+	go func() {
+		var err error
+		r, err = c.start(s)
+		started <- err
+	}()
+	select {
+	case err := <-started:
+		if err != nil {
+			return errors.Join(fmt.Errorf("chain %s: %w", c.c.Name, err), file.Close())
+		}
+	case <-s.broken:
+		return c.failed()
 	}
 	c.raft.Store(r)
 
-	l := leader{chain: c, raft: r, batches: make(chan batch, maxBatches)}
-	var settling sync.WaitGroup
-	settling.Go(l.settle)
-	err = l.run(ctx)
-	c.lead(false)
-	// What was proposed settles by itself: it is committed, or refused by a leader that has lost its quorum. Only then
-	// may Raft end, for it forgets the futures of what it has handed to its machine.
+	l := newLeader(c, r)
+	r.RegisterObserver(raft.NewObserver(l.changes, false, func(o *raft.Observation) bool {
+		_, ok := o.Data.(raft.LeaderObservation)
+		return ok
+	}))
+	ended := make(chan error, 1)
+	go func() {
+		// What was proposed settles by itself: it is committed, or refused by a leader that has lost its quorum. Only
+		// then may Raft end, for it forgets the futures of what it has handed to its machine.
+		l.settle()
+		l.cutting.Wait()
+		ended <- errors.Join(r.Shutdown().Error(), file.Close())
+	}()
+	err = l.run(ctx, s.broken)
+	c.leading.set(false)
+	c.lost.set(true)
 	stop()
 	close(l.batches)
-	settling.Wait()
-	l.cutting.Wait()
-	return errors.Join(err, r.Shutdown().Error())
+	select {
+	case end := <-ended:
+		return errors.Join(err, end)
+	case <-s.broken:
+		return errors.Join(err, c.failed())
+	}
 }
 
 // Order checks an envelope by the channel's rules and returns nil when it stands in a durable block. Its errors carry
@@ -166,19 +197,11 @@ func (c *Chain) Leader() string {
 	return ""
 }
 
-// Errored returns a channel that is closed while this node can't order. Ask again after it was closed.
-func (c *Chain) Errored() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.errored
-}
+// Errored returns a channel that is closed while there is no leader to order with. Ask again after it was closed.
+func (c *Chain) Errored() <-chan struct{} { return c.lost.done() }
 
-// Ready returns a channel that is closed while this node can order. Ask again when it can't any more.
-func (c *Chain) Ready() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.ready
-}
+// Ready returns a channel that is closed while this node leads, and so can order. Ask again when it can't any more.
+func (c *Chain) Ready() <-chan struct{} { return c.leading.done() }
 
 // submit checks an envelope and puts it on its way.
 func (c *Chain) submit(ctx context.Context, env *common.Envelope) (*order, error) {
@@ -186,7 +209,7 @@ func (c *Chain) submit(ctx context.Context, env *common.Envelope) (*order, error
 	if err != nil {
 		return nil, err
 	}
-	if !c.isLeading() {
+	if !c.leading.is() {
 		return nil, NotLeader
 	}
 	weight := min(int64(o.size), maxHeldBytes)
@@ -228,31 +251,26 @@ func (c *Chain) finish(o *order, err error) {
 	o.done <- err
 }
 
-func (c *Chain) isLeading() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.leading
+// fail notes why the chain can't go on. The first reason counts.
+func (c *Chain) fail(err error) {
+	select {
+	case c.failure <- err:
+	default:
+	}
 }
 
-// lead notes whether this node leads.
-func (c *Chain) lead(yes bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.leading == yes {
-		return
-	}
-	c.leading = yes
-	if yes {
-		c.errored = make(chan struct{})
-		close(c.ready)
-	} else {
-		c.ready = make(chan struct{})
-		close(c.errored)
+// failed takes the reason, if there is one.
+func (c *Chain) failed() error {
+	select {
+	case err := <-c.failure:
+		return fmt.Errorf("chain %s: %w", c.c.Name, err)
+	default:
+		return nil
 	}
 }
 
 // start opens Raft over the store, beginning a cluster if there is none yet.
-func (c *Chain) start(store *raftboltdb.BoltStore, closing <-chan struct{}) (*raft.Raft, error) {
+func (c *Chain) start(store *store) (*raft.Raft, error) {
 	base, err := c.base(store)
 	if err != nil {
 		return nil, err
@@ -261,8 +279,7 @@ func (c *Chain) start(store *raftboltdb.BoltStore, closing <-chan struct{}) (*ra
 	if err != nil {
 		return nil, err
 	}
-	m.closing = closing
-	m.fail = func(err error) { c.failure <- err }
+	m.closing, m.fail = store.closing, c.fail
 	m.grown = c.countLog()
 
 	out := &logLines{log: c.c.Logger.With("channel", c.c.Name)}
@@ -299,7 +316,7 @@ func (c *Chain) start(store *raftboltdb.BoltStore, closing <-chan struct{}) (*ra
 }
 
 // base returns the height at which this log began, and sets it when it begins.
-func (c *Chain) base(store *raftboltdb.BoltStore) (uint64, error) {
+func (c *Chain) base(store *store) (uint64, error) {
 	base, err := store.GetUint64(baseKey)
 	if errors.Is(err, raftboltdb.ErrKeyNotFound) {
 		base = c.c.Ledger.Tip().Height
@@ -315,7 +332,7 @@ func (c *Chain) base(store *raftboltdb.BoltStore) (uint64, error) {
 func (c *Chain) countLog() func(bytes int) {
 	var sum int // the machine's goroutine's own
 	return func(bytes int) {
-		if sum += bytes; sum < snapshotSize {
+		if sum += bytes; sum < c.c.cutOff {
 			return
 		}
 		sum = 0

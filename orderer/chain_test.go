@@ -2,7 +2,10 @@ package orderer_test
 
 import (
 	"errors"
+	"fmt"
+	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -164,4 +167,35 @@ func voters(names ...string) (all []raft.Server) {
 		all = append(all, raft.Server{ID: raft.ServerID(n), Address: raft.ServerAddress(n)})
 	}
 	return all
+}
+
+// The log doesn't grow for ever: what became blocks is cut off, and what is left suffices to go on.
+func TestLogIsCutOff(t *testing.T) {
+	w := newWorld(t, batchOf(1), time.Second)
+	dir := t.TempDir()
+	n := w.start(dir, func(c *orderer.ChainConfig, _ *orderer.ServerConfig, _ *deliver.Handler) { c.CutOffAfter(100 << 10) }).ready()
+	for i := range 12 {
+		require.NoError(t, n.chain.Order(t.Context(), w.tx(i, 10<<10)))
+	}
+	require.Eventually(t, func() bool {
+		found, err := filepath.Glob(filepath.Join(dir, "raft", "snapshots", "*", "state.bin"))
+		return err == nil && len(found) > 0
+	}, waitLimit, 10*time.Millisecond)
+	require.NoError(t, n.stop())
+	again := w.start(dir).ready()
+	require.NoError(t, again.chain.Order(t.Context(), w.tx(12, 10)))
+	require.Len(t, again.entries(), 13)
+	require.NoError(t, again.stop())
+}
+
+// A full disk under Raft's log holds the orders back too; its votes are written when there is room.
+func TestWaitsForTheLogsDisk(t *testing.T) {
+	w := newWorld(t, batchOf(1), time.Second)
+	for after := range int64(6) { // from the first write at the start to the first entries
+		n := w.start(t.TempDir(), func(c *orderer.ChainConfig, _ *orderer.ServerConfig, _ *deliver.Handler) {
+			c.Damage(after, 1, fmt.Errorf("write: %w", syscall.ENOSPC))
+		}).ready()
+		require.NoError(t, n.chain.Order(t.Context(), w.tx(0, 10)))
+		require.NoError(t, n.stop())
+	}
 }

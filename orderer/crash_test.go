@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,10 +21,15 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"grapevine/channel"
+	"grapevine/deliver"
+	"grapevine/orderer"
 )
 
 // childDir names the folder in which the test program, run again as a child, is an orderer to be killed.
 const childDir = "GRAPEVINE_ORDERER_CHILD"
+
+// childDamage says after how many writes the child's log breaks.
+const childDamage = "GRAPEVINE_ORDERER_CHILD_DAMAGE"
 
 // A node is killed in full flight, again and again. Whatever it acknowledged is in its ledger afterwards, exactly once,
 // and the chain is whole.
@@ -73,6 +79,40 @@ func killAfter(t *testing.T, dir string, count int) (acked []string) {
 	require.Error(t, cmd.Wait())
 	require.GreaterOrEqual(t, len(acked), count)
 	return acked
+}
+
+// F-D5: a write of Raft's log that fails for good ends the chain with its reason, at whichever write it happens, and no
+// panic. It is played in a child, because Raft's goroutines can't be ended then.
+func TestBrokenLogEndsTheChain(t *testing.T) {
+	for after := range 6 {
+		dir := t.TempDir()
+		w := newWorld(t, batchOf(1), time.Second)
+		w.save(dir)
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), childDir+"="+dir, fmt.Sprintf("%s=%d", childDamage, after))
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+	}
+}
+
+// runBroken runs a chain whose log breaks, and says by its exit code whether the chain did what it should.
+func runBroken(dir string, after int64) {
+	w := loadWorld(dir)
+	n, _ := w.open(dir, func(c *orderer.ChainConfig, _ *orderer.ServerConfig, _ *deliver.Handler) {
+		c.Damage(after, -1, fmt.Errorf("write: %w", syscall.EIO))
+	})
+	select {
+	case <-n.chain.Ready():
+		for {
+			if err := n.chain.Order(context.Background(), w.tx(0, 10)); err != nil {
+				break
+			}
+		}
+	case <-n.ran:
+	}
+	<-n.ran
+	require.ErrorIs(w.t, n.err, orderer.BrokenLog)
+	require.ErrorIs(w.t, n.err, syscall.EIO)
 }
 
 // runChild orders from several sides at once, and prints the id of each envelope that is acknowledged.

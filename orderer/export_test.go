@@ -1,15 +1,22 @@
 package orderer
 
 import (
+	"sync/atomic"
 	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 )
 
-// Admit judges an envelope without ordering it.
-func (c *Chain) Admit(env *common.Envelope) error {
-	_, err := c.admit(env, time.Now())
-	return err
+// Admit judges an envelope without ordering it, and returns it as it would stand in a block.
+func (c *Chain) Admit(env *common.Envelope) ([]byte, error) {
+	o, err := c.admit(env, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return o.raw, nil
 }
 
 // StatusOf is what a client is told of a refusal.
@@ -20,3 +27,45 @@ func StatusOf(err error) common.Status {
 
 // Snapshot takes a snapshot now.
 func (c *Chain) Snapshot() error { return c.raft.Load().Snapshot().Error() }
+
+// CutOffAfter sets how many bytes of log may become blocks before a snapshot is due.
+func (c *ChainConfig) CutOffAfter(bytes int) { c.cutOff = bytes }
+
+// Damage makes writes of Raft's log fail: after as many as after says, as many as times says (-1: all), with err.
+func (c *ChainConfig) Damage(after, times int64, err error) {
+	d := &damaged{err: err}
+	d.after.Store(after)
+	d.times.Store(times)
+	c.damage = func(b *raftboltdb.BoltStore) backing {
+		d.BoltStore = b
+		return d
+	}
+}
+
+type damaged struct {
+	*raftboltdb.BoltStore
+	after, times atomic.Int64
+	err          error
+}
+
+func (d *damaged) next() error {
+	if d.after.Add(-1) >= 0 || d.times.Load() == 0 {
+		return nil
+	}
+	d.times.Add(-1)
+	return d.err
+}
+
+func (d *damaged) StoreLogs(ls []*raft.Log) error {
+	if err := d.next(); err != nil {
+		return err
+	}
+	return d.BoltStore.StoreLogs(ls)
+}
+
+func (d *damaged) SetUint64(key []byte, v uint64) error {
+	if err := d.next(); err != nil {
+		return err
+	}
+	return d.BoltStore.SetUint64(key, v)
+}

@@ -38,6 +38,7 @@ var (
 	Stalled     = wire.NewReason("orderer.stalled", wire.Close)
 	BadAnswer   = wire.NewReason("orderer.bad_answer", wire.Close)
 	Answered    = wire.NewReason("orderer.status", wire.Ignore)
+	BrokenLog   = wire.NewReason("orderer.broken_log", wire.Halt)
 	LostBlocks  = wire.NewReason("orderer.lost_blocks", wire.Halt)
 )
 

@@ -26,16 +26,20 @@ func specified(n uint64) *ab.SeekPosition {
 	return &ab.SeekPosition{Type: &ab.SeekPosition_Specified{Specified: &ab.SeekSpecified{Number: n}}}
 }
 
-// forever asks for all blocks from n on, for as long as the stream lives.
+// forever asks for all blocks from n on, for as long as the stream lives. An orderer that has no leader just now may keep
+// the stream: what it has is as good as any, and whether others have more is the watch's to say.
 func forever(n uint64) *ab.SeekInfo {
-	return &ab.SeekInfo{Start: specified(n), Stop: specified(math.MaxUint64), Behavior: ab.SeekInfo_BLOCK_UNTIL_READY}
+	return &ab.SeekInfo{
+		Start: specified(n), Stop: specified(math.MaxUint64),
+		Behavior: ab.SeekInfo_BLOCK_UNTIL_READY, ErrorResponse: ab.SeekInfo_BEST_EFFORT,
+	}
 }
 
 // single asks for one block that exists, whole or without its data.
 func single(n uint64, content ab.SeekInfo_SeekContentType) *ab.SeekInfo {
 	return &ab.SeekInfo{
 		Start: position(n), Stop: position(n),
-		Behavior: ab.SeekInfo_FAIL_IF_NOT_READY, ContentType: content,
+		Behavior: ab.SeekInfo_FAIL_IF_NOT_READY, ErrorResponse: ab.SeekInfo_BEST_EFFORT, ContentType: content,
 	}
 }
 

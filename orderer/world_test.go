@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -34,7 +35,11 @@ import (
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
-		runChild(dir)
+		if after, err := strconv.ParseInt(os.Getenv(childDamage), 10, 64); err == nil {
+			runBroken(dir, after)
+		} else {
+			runChild(dir)
+		}
 		return
 	}
 	goleak.VerifyTestMain(m)
