@@ -205,9 +205,11 @@ func TestHostRestarts(t *testing.T) {
 	first := start(t, hs[0], r, grafted.set, hearing(heard))
 	defer first.leave(t)
 	for i := range 3 {
-		again := start(t, hs[1], r)
+		theirs := make(grafts, 64)
+		again := start(t, hs[1], r, theirs.set)
 		connect(t, hs...)
 		grafted.wait(t, hs[1].ID())
+		theirs.wait(t, hs[0].ID()) // who speaks before has nobody to speak to
 		again.say(t, "run "+string(rune('0'+i)))
 		waitFor(t, heard, "run "+string(rune('0'+i)))
 		gone := make(chan struct{}, 8)
