@@ -70,11 +70,10 @@ func (a *app) emit(obj any, show func(t *table), names func() []string) error {
 // write puts data on stdout.
 func (a *app) write(b []byte) error {
 	if _, err := a.out.Write(b); err != nil {
-		code := fault.BadFile
 		if gone(err) {
-			code = fault.StdoutGone
+			return fault.New(fault.StdoutGone, "").Because(err.Error()).From(err)
 		}
-		return fault.New(code, "").Because(err.Error()).From(err)
+		return fault.New(fault.BadFile, "cannot write to standard output").Because(err.Error()).Do("see what stands behind it").From(err)
 	}
 	return nil
 }
