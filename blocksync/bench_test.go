@@ -5,17 +5,20 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/stretchr/testify/require"
+
+	"grapevine/block"
 )
 
 // BenchmarkPull compares, in one run on loopback over TCP, TLS and yamux: one
 // raw stream; the range protocol alone, one request after the other; and a
-// newcomer's whole way, with every signature checked, to an in-memory ledger,
-// from one peer and from three. Ratios are to the raw stream.
+// newcomer's whole way, with every signature checked, to a ledger that keeps
+// nothing, from one peer and from three. Ratios are to the raw stream.
 func BenchmarkPull(b *testing.B) {
 	for _, k := range []struct {
 		name          string
@@ -91,12 +94,40 @@ func pullRanges(b *testing.B, w *net, height uint64) {
 	}
 }
 
-func catchUp(b *testing.B, w *net, c *chain, from int) {
-	n := newNode(b, w.hosts[0], c, 1)
-	defer n.close()
-	n.start()
-	for _, h := range w.hosts[1 : 1+from] {
-		n.Height(h.ID(), uint64(len(c.raw)))
+// sink is a ledger that keeps nothing but its tip.
+type sink struct {
+	shelf
+	tip  atomic.Pointer[block.Tip]
+	full chan struct{}
+}
+
+func (s *sink) Tip() block.Tip { return *s.tip.Load() }
+func (s *sink) Append(bs ...block.Verified) error {
+	last := bs[len(bs)-1]
+	s.tip.Store(&block.Tip{Height: last.Number() + 1, Hash: last.Hash()})
+	if last.Number()+1 == uint64(len(s.raw)) {
+		close(s.full)
 	}
-	n.reach(uint64(len(c.raw)), time.Minute)
+	return nil
+}
+
+func catchUp(b *testing.B, w *net, c *chain, from int) {
+	led := &sink{shelf: shelf{c}, full: make(chan struct{})}
+	led.tip.Store(&block.Tip{Height: 1, Hash: c.hash(0)})
+	rules := rulesAfter(0, 0)
+	s := New(Config{
+		Ledger: led, Rules: func() *block.Rules { return rules },
+		Open: func(ctx context.Context, p peerID) (network.Stream, error) {
+			return w.hosts[0].NewStream(ctx, p, testProtocol)
+		},
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	over := make(chan error, 1)
+	go func() { over <- s.Run(ctx) }()
+	for _, h := range w.hosts[1 : 1+from] {
+		s.Height(h.ID(), uint64(len(c.raw)))
+	}
+	<-led.full
+	cancel()
+	require.ErrorIs(b, <-over, context.Canceled)
 }

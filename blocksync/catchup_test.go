@@ -160,6 +160,7 @@ func TestPeerLeavesInTheMiddle(t *testing.T) {
 		n.PeerGone(w.hosts[1].ID())
 		require.NoError(t, w.hosts[0].Network().ClosePeer(w.hosts[1].ID()))
 		n.reach(301, 10*time.Second)
+		time.Sleep(time.Second) // for the ends of streams
 		synctest.Wait()
 		_, _, fetching := n.Buffered()
 		require.Zero(t, fetching)

@@ -413,6 +413,7 @@ func TestOpenFailsIsBroken(t *testing.T) {
 		n.start()
 		n.Height("a", 4)
 		time.Sleep(10 * time.Minute)
+		synctest.Wait()
 		require.Greater(t, tries, 5, "gave up")
 		require.Less(t, tries, 30, "no back-off")
 	})

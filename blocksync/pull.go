@@ -113,7 +113,7 @@ func (s *Sync) fetch(ctx context.Context, fx fxFetch, f *flight) {
 	var failure evFailed
 	failure.id = fx.id
 	switch {
-	case errors.Is(err, errNoRoom), ctx.Err() != nil && r == nil, ended(err):
+	case errors.Is(err, errNoRoom), ctx.Err() != nil && r == nil:
 		failure.fault = ours
 	case errors.Is(err, Busy):
 		failure.fault = busy

@@ -12,7 +12,6 @@ package blocksync
 
 import (
 	"context"
-	"errors"
 	"iter"
 	"strings"
 	"sync"
@@ -307,9 +306,4 @@ func cmpOr[T int | int64 | uint64 | time.Duration](v, def T) T {
 		return v
 	}
 	return def
-}
-
-// ended tells whether an error is only our own end.
-func ended(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

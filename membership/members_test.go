@@ -40,6 +40,20 @@ func hear(t *testing.T, parties ...*party) {
 	}
 }
 
+// heard returns how many members' heights were told.
+func (p *party) heard() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.heights)
+}
+
+// last returns the last change told.
+func (p *party) last() Member {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changes[len(p.changes)-1]
+}
+
 func TestMembersFindEachOther(t *testing.T) {
 	cast()
 	synctest.Test(t, func(t *testing.T) {
@@ -58,6 +72,7 @@ func TestMembersFindEachOther(t *testing.T) {
 		last, leave := context.WithCancel(ctx)
 		begin(parties[3], last)
 		time.Sleep(arrivalGap + 50*time.Millisecond) // greeted at once, not at the next beat
+		synctest.Wait()
 		for _, p := range parties {
 			list := p.List()
 			require.Len(t, list, 4)
@@ -68,16 +83,17 @@ func TestMembersFindEachOther(t *testing.T) {
 				require.Equal(t, [32]byte{4, 2}, m.TipHash)
 				require.Contains(t, m.Name, "peer")
 			}
-			require.Len(t, p.heights, 3)
+			require.Equal(t, 3, p.heard())
 		}
 		leave()
 		<-over
 		time.Sleep(DefaultExpiry + 2*time.Second)
+		synctest.Wait()
 		for _, p := range parties[:3] {
 			i := slices.IndexFunc(p.List(), func(m Member) bool { return m.Peer == hostOf(3) })
 			require.Equal(t, Dead, p.List()[i].State)
 			require.Equal(t, "dead", p.List()[i].State.String())
-			require.Equal(t, Dead, p.changes[len(p.changes)-1].State)
+			require.Equal(t, Dead, p.last().State)
 		}
 		time.Sleep(time.Minute)
 		cancel()
