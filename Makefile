@@ -18,7 +18,7 @@ build: ## build bin/grapevine, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/grapevine ./cmd/grapevine
 
 dev: build ## build, and run a local network of 3 organisations: blocks flow, a live view shows it
-	./bin/grapevine dev run
+	$(GO) run ./itest/rundev
 
 test: ## all tests that CI runs
 	$(GO) vet $(PKGS)

@@ -289,6 +289,7 @@ func (o *Orderer) add(led *ledger.Ledger) error {
 	}
 	c.conf.Store(conf)
 	c.chain, err = orderer.NewChain(orderer.ChainConfig{
+		Name:    led.Name(),
 		Channel: func() orderer.Channel { return c.conf.Load() },
 		Ledger:  led, Signer: o.cfg.Signer,
 		Dir:       filepath.Join(o.cfg.Dir, "raft", led.Name()),
