@@ -11,9 +11,10 @@ import (
 )
 
 // Limits of an alive message's parts, in bytes. A certificate with a P-384 key
-// and all of Fabric's extensions has about 1 KiB; an Alive has 250 bytes.
+// and all of Fabric's extensions has about 1 KiB. An honest Alive has less than
+// 1 KiB too; above that it is decoded only so that the refusal names the field.
 const (
-	maxAlive       = 1 << 10
+	maxAlive       = 96 << 10
 	maxCertificate = 8 << 10
 	maxSignature   = 256
 	maxChain       = 4

@@ -29,7 +29,7 @@ func checkEndpoint(e string) error {
 		return fmt.Errorf("port %q: %w", port, BadEndpoint)
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
-		if ip.IsUnspecified() || ip.IsMulticast() || ip.Zone() != "" {
+		if ip = ip.Unmap(); ip.IsUnspecified() || ip.IsMulticast() || ip.Zone() != "" {
 			return fmt.Errorf("address %s: %w", ip, BadEndpoint)
 		}
 		return nil

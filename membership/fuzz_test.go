@@ -2,6 +2,8 @@ package membership
 
 import (
 	"bytes"
+	"net"
+	"strconv"
 	"testing"
 	"time"
 
@@ -48,5 +50,26 @@ func FuzzMarks(f *testing.F) {
 			return
 		}
 		require.Equal(t, b, v.encode())
+	})
+}
+
+// FuzzEndpoint: what passes can be dialled: one host, one port.
+func FuzzEndpoint(f *testing.F) {
+	for _, e := range []string{"", "peer0.org1.example.com:7051", "[::1]:1", "0.0.0.0:7051", "a:0", ":1", "a:1:2", "[::ffff:0.0.0.0]:1"} {
+		f.Add(e)
+	}
+	f.Fuzz(func(t *testing.T, e string) {
+		if checkEndpoint(e) != nil || e == "" {
+			return
+		}
+		host, port, err := net.SplitHostPort(e)
+		require.NoError(t, err)
+		require.NotEmpty(t, host)
+		n, err := strconv.Atoi(port)
+		require.NoError(t, err)
+		require.Positive(t, n)
+		require.Less(t, n, 1<<16)
+		require.NotContains(t, host, "/")
+		require.NotContains(t, host, "\x00")
 	})
 }

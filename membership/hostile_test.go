@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/pem"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,8 +15,8 @@ import (
 	"grapevine/wire"
 )
 
-// TestHostileAlive is group A of the catalogue, as far as there is something to
-// refuse: endpoints (A14) don't travel yet.
+// TestHostileAlive is group A of the catalogue; endpoints (A14) have a table of
+// their own.
 func TestHostileAlive(t *testing.T) {
 	const second = uint64(1000)
 	first := func(a *wire.Alive) { a.Incarnation, a.Sequence = uint64(bubbleEpoch.UnixMilli()), 10 }
@@ -149,6 +150,45 @@ func TestHostileAlive(t *testing.T) {
 				require.Equal(t, k.reason, wire.ReasonOf(err).Code(), "%v", err)
 				require.Equal(t, k.verdict, wire.VerdictOf(err))
 				require.Equal(t, before, p.List(), "the view changed")
+			})
+		})
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	for _, k := range []struct {
+		id, endpoint string
+		ok           bool
+	}{
+		{"A14 none", "", true},
+		{"A14 name", "peer0.org1.example.com:7051", true},
+		{"A14 private", "10.0.0.1:7051", true},
+		{"A14 IPv6", "[fd00::1]:7051", true},
+		{"A14 64 KiB", strings.Repeat("a", 64<<10) + ":7051", false},
+		{"A14 port 0", "peer0:0", false},
+		{"A14 port too high", "peer0:65536", false},
+		{"A14 no port", "peer0", false},
+		{"A14 everywhere", "0.0.0.0:7051", false},
+		{"A14 everywhere in IPv6", "[::]:7051", false},
+		{"A14 everywhere, mapped", "[::ffff:0.0.0.0]:7051", false},
+		{"A14 NUL", "peer0\x00:7051", false},
+		{"A14 unix path", "unix:///tmp/socket", false},
+		{"A14 path", "/tmp/socket:1", false},
+		{"A14 zone", "[fe80::1%eth0]:7051", false},
+		{"A14 no host", ":7051", false},
+	} {
+		t.Run(k.id, func(t *testing.T) {
+			cast()
+			synctest.Test(t, func(t *testing.T) {
+				p := newParty(t, 0, nil)
+				err := p.Receive(hostOf(1), signed(1, func(a *wire.Alive) { a.Endpoint = k.endpoint }))
+				if k.ok {
+					require.NoError(t, err)
+					require.Equal(t, k.endpoint, p.List()[1].Endpoint)
+					return
+				}
+				require.Equal(t, BadEndpoint, wire.ReasonOf(err), "%v", err)
+				require.Len(t, p.List(), 1)
 			})
 		})
 	}
