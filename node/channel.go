@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -49,6 +50,7 @@ type Channel struct {
 	elect   *election.Election
 	orderer atomic.Pointer[string] // endpoint that the leader pulls from
 
+	fork chan error         // a proven fork ends run; holds one
 	stop context.CancelFunc // of run; set by the node before run starts
 	done chan struct{}      // closed when run has ended
 
@@ -67,7 +69,7 @@ type admission struct {
 func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 	c := &Channel{
 		node: n, name: led.Name(), ledger: led, log: n.log.With("channel", led.Name()),
-		turned: newTurn(), done: make(chan struct{}), admitted: map[peer.ID]admission{},
+		turned: newTurn(), done: make(chan struct{}), fork: make(chan error, 1), admitted: map[peer.ID]admission{},
 	}
 	if err := c.configure(); err != nil {
 		return nil, err
@@ -210,6 +212,19 @@ func (c *Channel) run(ctx context.Context) error {
 	c.ledger.Halt(err)
 	c.log.Error("the channel has stopped; the node's other channels go on", "err", err)
 	return nil
+}
+
+// conflict stops the channel if the orderers have signed two blocks that follow
+// the same one: nobody here can say which is true. Blocks that follow different
+// ones may belong to two channels of one name; the link decides between them.
+func (c *Channel) conflict(held, other *block.Checked) {
+	if !bytes.Equal(held.Block().Header.PreviousHash, other.Block().Header.PreviousHash) {
+		return
+	}
+	select {
+	case c.fork <- fmt.Errorf("the orderers signed two blocks %d, %x and %x: %w", held.Number(), held.Hash(), other.Hash(), block.Fork):
+	default: // it is stopping already
+	}
 }
 
 func (c *Channel) close() error {

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
@@ -68,10 +69,20 @@ func (c *Channel) source() Source {
 	return orderer.NewClient(orderer.ClientConfig{
 		Channel: c.name, Signer: n.cfg.Signer, Endpoints: c.endpoints, ClientCert: o.Certificate,
 		DialTimeout: o.DialTimeout, MinBackoff: o.MinBackoff, MaxBackoff: o.MaxBackoff, Stall: o.Stall,
-		Attest:    func(b *common.Block) error { return block.Attest(c.conf.Load().Rules(), b) },
+		Attest:    c.attest,
 		OnConnect: func(addr string) { c.orderer.Store(&addr); n.metrics.reconnected(c.name) },
 		Logger:    c.log,
 	})
+}
+
+// attest judges a header by which one orderer accuses another of withholding.
+// One of a later configuration counts: else an orderer that withholds a
+// configuration block, and all behind it, could never be accused.
+func (c *Channel) attest(b *common.Block) error {
+	if err := block.Attest(c.conf.Load().Rules(), b); !errors.Is(err, block.UnknownConfig) {
+		return err
+	}
+	return nil
 }
 
 // endpoints are the ordering service's, as the configuration in force and the

@@ -384,8 +384,17 @@ func (o *Orderer) Channels() []OrdererChannel {
 	defer o.mu.Unlock()
 	var out []OrdererChannel
 	for _, c := range o.chains {
-		out = append(out, OrdererChannel{Name: c.name, Tip: c.ledger.Tip(), Leader: c.chain.Leader() != "", Halted: c.ledger.Halted()})
+		out = append(out, OrdererChannel{Name: c.name, Tip: c.ledger.Tip(), Leader: closed(c.chain.Ready()), Halted: c.ledger.Halted()})
 	}
 	slices.SortFunc(out, func(a, b OrdererChannel) int { return cmp.Compare(a.Name, b.Name) })
 	return out
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
