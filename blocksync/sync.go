@@ -196,8 +196,17 @@ func (s *Sync) Has(n uint64, h [32]byte) bool {
 func (s *Sync) Room(ctx context.Context, n uint64) error {
 	return s.until(ctx, func() bool {
 		height := s.window.base
-		return n <= height || n-height < s.c.Window && s.window.bytes <= s.c.BufferBytes/2
+		return n <= height || n-height < s.c.Window && s.window.bytes <= s.window.budget/2
 	})
+}
+
+// Share changes how many bytes of blocks may wait ahead of the ledger: a node's
+// channels share one budget, and come and go. What waits already stays.
+func (s *Sync) Share(bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.window.budget, s.sched.budget = bytes, bytes
+	s.tell()
 }
 
 // Source says how the last committed block came ("push", "pull", "orderer" or

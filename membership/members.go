@@ -185,6 +185,18 @@ func (m *Members) List() []Member {
 	return append([]Member{m.self()}, m.view.members()...)
 }
 
+// Find returns a member by its PKI-ID, and its identity, which Admit accepted;
+// false if there is none or it isn't alive.
+func (m *Members) Find(id msp.PKIID) (Member, *msp.Identity, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k, v := m.known[id], m.view.marks[id]
+	if k == nil || v == nil || !v.heard || v.member.State != Alive {
+		return Member{}, nil, false
+	}
+	return v.member, k.id, true
+}
+
 // Rejudge asks Admit anew about everyone, after the configuration or a
 // revocation list changed. Who isn't a member any more is taken out.
 func (m *Members) Rejudge() {

@@ -154,7 +154,7 @@ func (c *Channel) rooms() error {
 	}
 	c.members, err = membership.New(membership.Config{
 		Self: n.cfg.Signer, Chain: n.cfg.Chain, Tag: c.tag, PeerID: n.host.ID(), Endpoint: n.cfg.ExternalEndpoint,
-		Incarnation: incarnation, Interval: n.cfg.Alive, Expiry: 3 * n.cfg.Alive,
+		Incarnation: incarnation, Interval: n.cfg.Alive,
 		Tip:     func() (uint64, [32]byte) { t := c.ledger.Tip(); return t.Height, t.Hash },
 		Publish: func(ctx context.Context, a *wire.SignedAlive) error { return c.mesh.PublishAlive(ctx, a) },
 		Admit: func(id *msp.Identity, intermediates [][]byte, now time.Time) error {
@@ -178,6 +178,7 @@ func (c *Channel) rooms() error {
 	c.mesh, err = channel.NewMesh(c.view, channel.MeshConfig{
 		Channel: c.name, Tag: c.tag, Members: c.expected(), Rules: rules, Height: c.ledger.Height, Window: window,
 		Identify: n.Identify,
+		Known:    c.known,
 		Self:     n.cfg.Signer,
 		Deliver:  c.announced,
 		Ahead:    c.sync.Height,
@@ -296,8 +297,18 @@ func (c *Channel) takeUp(v block.Verified) error {
 	for _, p := range c.node.host.Network().Peers() {
 		c.consider(p)
 	}
+	c.members.Rejudge()
 	c.node.rejudge()
 	return nil
+}
+
+// known finds a member by its PKI-ID: connected, or heard of by its heartbeats.
+func (c *Channel) known(id msp.PKIID) (peer.ID, *msp.Identity, bool) {
+	if p, who, ok := c.node.guard.find(id); ok && c.isMember(p) {
+		return p, who, true
+	}
+	m, who, ok := c.members.Find(id)
+	return m.Peer, who, ok
 }
 
 // judge is this channel's say in who is a valid member of the network.

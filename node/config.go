@@ -64,7 +64,8 @@ type Config struct {
 	// BindingLife is how long a binding of the host key to the MSP identity
 	// lasts: how long a stolen host key works. It is renewed at half time.
 	BindingLife time.Duration
-	// BufferBytes bounds the blocks of a channel that wait for an earlier one.
+	// BufferBytes bounds the blocks that wait for an earlier one; the channels
+	// share it. One larger block passes alone.
 	BufferBytes int64
 
 	// Source, if not nil, replaces the client to the ordering service: the

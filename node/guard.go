@@ -180,6 +180,18 @@ func (g *guard) identity(p peer.ID) (*msp.Identity, [][]byte, bool) {
 	return v.id, v.intermediates, true
 }
 
+// find returns the connected host that stands behind an identity.
+func (g *guard) find(id msp.PKIID) (peer.ID, *msp.Identity, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.live[id]
+	v := g.guests[p]
+	if v == nil {
+		return "", nil, false
+	}
+	return p, v.id, true
+}
+
 // rejudge returns the hosts that are valid no more: those whose binding or
 // certificate has ended, and, when all is set, those that no judge accepts
 // since a configuration or a CRL changed.

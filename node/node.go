@@ -262,10 +262,19 @@ func (n *Node) add(led *ledger.Ledger) (*Channel, error) {
 		return nil, err
 	}
 	n.channels[c.name] = c
+	n.share()
 	if n.spawn != nil {
 		n.spawn(c)
 	}
 	return c, nil
+}
+
+// share divides the buffer of blocks that wait among the channels. mu is held,
+// or the node is being opened.
+func (n *Node) share() {
+	for _, c := range n.channels {
+		c.sync.Share(n.cfg.BufferBytes / int64(len(n.channels)))
+	}
 }
 
 func (n *Node) reopen(name string) error {
@@ -283,6 +292,7 @@ func (n *Node) Leave(ctx context.Context, name string, purge bool) error {
 	n.mu.Lock()
 	c := n.channels[name]
 	delete(n.channels, name)
+	n.share()
 	n.mu.Unlock()
 	if c == nil {
 		return fmt.Errorf("channel %s: %w", name, ErrNoChannel)
