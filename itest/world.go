@@ -35,6 +35,7 @@ type World struct {
 
 	mu     sync.Mutex
 	blocks []*common.Block // owned by mu
+	config uint64          // number of the newest configuration block, owned by mu
 	grown  chan struct{}   // closed and replaced at each block, owned by mu
 }
 
@@ -102,12 +103,21 @@ func (w *World) Order(size int) (*common.Block, error) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.seal(raw)
+}
+
+// seal signs the next block, of one envelope, and hands it to every source. mu
+// is held.
+func (w *World) seal(envelope []byte) (*common.Block, error) {
 	last := w.blocks[len(w.blocks)-1].Header
 	prev := block.HeaderHash(last)
-	b := &common.Block{Header: &common.BlockHeader{Number: last.Number + 1, PreviousHash: prev[:]}, Data: &common.BlockData{Data: [][]byte{raw}}}
+	b := &common.Block{Header: &common.BlockHeader{Number: last.Number + 1, PreviousHash: prev[:]}, Data: &common.BlockData{Data: [][]byte{envelope}}}
 	sum := block.DataHash(b.Data)
 	b.Header.DataHash = sum[:]
-	if err := block.Sign(b, w.Orderer, 0, nil); err != nil {
+	if block.IsConfig(b) {
+		w.config = b.Header.Number
+	}
+	if err := block.Sign(b, w.Orderer, w.config, nil); err != nil {
 		return nil, err
 	}
 	w.append(b)
