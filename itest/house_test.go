@@ -25,7 +25,7 @@ var floors = map[string]int{
 	"ledger": 3, "ledger/state": 3, "channel": 3, "channel/cast": 3, "channel/genesis": 3, "membership": 3,
 	"election": 3, "orderer": 3, "blocksync": 3, "deliver": 3,
 	"node":          4,
-	"cmd/grapevine": 5, "itest": 5,
+	"cmd/grapevine": 5, "itest": 5, "examples": 5,
 }
 
 // within allows a wing to stand on its own room.
