@@ -24,6 +24,7 @@ func (s *Settings) judge() {
 		s.judgeTLS("General.TLS.Enabled", "General.TLS.Certificate", "General.TLS.PrivateKey", "General.TLS.RootCAs", "General.TLS.ClientRootCAs")
 		s.judgeTLS("Operations.TLS.Enabled", "Operations.TLS.Certificate", "Operations.TLS.PrivateKey", "Operations.TLS.ClientRootCAs")
 		s.judgeLogging()
+		s.judgeEffect()
 		return
 	}
 	s.deriveTimings()
@@ -35,6 +36,7 @@ func (s *Settings) judge() {
 	s.judgeTLS("peer.tls.enabled", "peer.tls.cert.file", "peer.tls.key.file", "peer.tls.clientRootCAs.files", "peer.tls.clientCert.file", "peer.tls.clientKey.file")
 	s.judgeTLS("operations.tls.enabled", "operations.tls.cert.file", "operations.tls.key.file", "operations.tls.clientRootCAs.files")
 	s.judgeLogging()
+	s.judgeEffect()
 	s.mapValues()
 }
 

@@ -190,11 +190,11 @@ func (n *Network) configure(v *Node) error {
 	tls := func(server bool) map[string]any {
 		t := n.path(v.TLS)
 		if server {
-			return map[string]any{"Enabled": true, "Certificate": filepath.Join(t, "server.crt"), "PrivateKey": filepath.Join(t, "server.key"), "RootCAs": []string{filepath.Join(t, "ca.crt")}}
+			return map[string]any{"Enabled": true, "Certificate": filepath.Join(t, "server.crt"), "PrivateKey": filepath.Join(t, "server.key")}
 		}
 		return map[string]any{
 			"enabled": true, "cert": map[string]any{"file": filepath.Join(t, "server.crt")},
-			"key": map[string]any{"file": filepath.Join(t, "server.key")}, "rootcert": map[string]any{"file": filepath.Join(t, "ca.crt")},
+			"key": map[string]any{"file": filepath.Join(t, "server.key")},
 		}
 	}
 	if v.Orderer {
@@ -220,13 +220,13 @@ func (n *Network) configure(v *Node) error {
 			bootstrap = append(bootstrap, local(p.Listen))
 		}
 	}
-	gossip := map[string]any{"useLeaderElection": false, "orgLeader": v.Leader, "endpoint": local(v.Listen), "externalEndpoint": local(v.Listen)}
+	gossip := map[string]any{"useLeaderElection": false, "orgLeader": v.Leader, "externalEndpoint": local(v.Listen)}
 	if len(bootstrap) > 0 {
 		gossip["bootstrap"] = bootstrap
 	}
 	return writeYAML(n.ConfigFiles(v)[0], map[string]any{
 		"peer": map[string]any{
-			"id": v.Name, "networkId": n.NetworkID, "listenAddress": local(v.Listen), "address": local(v.Listen),
+			"id": v.Name, "networkId": n.NetworkID, "listenAddress": local(v.Listen),
 			"localMspId": v.MSPID, "mspConfigPath": n.path(v.MSP), "fileSystemPath": dir,
 			"tls": tls(false), "gossip": gossip,
 		},

@@ -13,6 +13,8 @@ const (
 	TimedOut    = "API006"
 	NotFound    = "API007"
 	NotHere     = "API008"
+	NoContext   = "API009"
+	NoTarget    = "API010"
 	Internal    = "API099"
 	WrongPEM    = "CERT001"
 	Unreachable = "NET001"
@@ -41,6 +43,7 @@ const (
 	NoIdentity    = "CFG023"
 	SpreadOff     = "CFG031"
 	UnusedKey     = "CFG032"
+	NotBuilt      = "CFG033"
 )
 
 // An Entry is what a code means, whatever the occasion.

@@ -12,6 +12,8 @@ var entries = []Entry{
 	{TimedOut, "timed out waiting", "the condition did not come true in time", []string{"wait longer with --timeout"}, ExitTimeout, []string{"cli.timeout"}},
 	{NotFound, "not found", "", nil, ExitFailed, []string{"ledger.not_found", "cli.not_found"}},
 	{NotHere, "this build cannot do that yet", "", nil, ExitFailed, []string{"cli.not_built"}},
+	{NoContext, "no such context", "only the context dev exists, which dev up registers", []string{"leave --context away, or use --context dev"}, ExitUsage, []string{"cli.context"}},
+	{NoTarget, "no node is named", "neither --target, nor a configuration, nor a development network says which", []string{"name a node: --target DIR, the data folder of one that runs here", "make a development network: grapevine dev up"}, ExitUsage, []string{"cli.no_target"}},
 	{Internal, "unexpected failure", "", nil, ExitFailed, nil},
 
 	// CFG: configuration and data folder.
@@ -39,6 +41,7 @@ var entries = []Entry{
 	{NoIdentity, "no MSP ID is configured", "a node needs an identity", []string{"set peer.localMspId and peer.mspConfigPath (General.LocalMSPID and General.LocalMSPDir for an orderer)"}, ExitConfig, []string{"config.no_identity"}},
 	{SpreadOff, "the configuration turns block dissemination off", "Fabric's own samples do: static leaders since 2.2, no block gossip since 3.0", []string{"set peer.deliveryclient.blockGossipEnabled and peer.gossip.state.enabled to true"}, ExitConfig, []string{"config.spread_off"}},
 	{UnusedKey, "a Fabric key without meaning here", "", nil, ExitConfig, []string{"config.unused_key"}},
+	{NotBuilt, "a key asks for what this build doesn't have yet", "", []string{"remove the key, or wait for the build that has it"}, ExitConfig, []string{"config.not_built"}},
 
 	// MSP: organisations and their rules.
 	{"MSP001", "the MSP folder cannot be used", "a folder it needs is missing or empty", []string{"see what it holds: grapevine msp inspect DIR"}, ExitIdentity, []string{"config.msp_folder", "msp.bad_definition", "msp.shared_root"}},
@@ -60,6 +63,7 @@ var entries = []Entry{
 	// NET: addresses, connections, the wire.
 	{Unreachable, "no answer", "", nil, ExitUnreachable, []string{"cli.unreachable"}},
 	{"NET002", "the other side's certificate is signed by an unknown CA", "", nil, ExitUnreachable, nil},
+	{"NET003", "the node refuses this user", "file permissions decide who may use a node's admin socket, client certificates who may use its operations listener", []string{"run it as the node's user"}, ExitIdentity, []string{"cli.refused"}},
 	{"NET005", "others cannot dial our external endpoint", "", nil, ExitCheck, nil},
 	{"NET010", "a message breaks the wire's rules", "", nil, ExitFailed, []string{"wire."}},
 	{"NET011", "the other host shows no valid binding", "", nil, ExitIdentity, []string{"node."}},
@@ -89,7 +93,7 @@ var entries = []Entry{
 	{"STA003", "transactions are not judged here, so there is no world state", "", nil, ExitFailed, nil},
 	{"STA010", "the ledger has stopped taking blocks", "", nil, ExitFailed, []string{"ledger.halted", "ledger.gap", "ledger.closed", "ledger."}},
 	{"STA011", "the disk is full", "nothing is lost", []string{"free space; what waited goes on by itself"}, ExitFailed, []string{"ledger.full"}},
-	{"STA012", "the disk failed a write", "only a restart can tell what it holds; nothing acknowledged is lost", []string{"check the disk, then start again"}, ExitDisk, []string{"ledger.disk_failed"}},
+	{"STA012", "the disk failed a write", "only a restart can tell what it holds; nothing acknowledged is lost", []string{"check the disk, then start again"}, ExitDisk, []string{"ledger.disk_failed", "orderer.broken_log"}},
 	{"STA013", "the disk gave back something else than was written", "", []string{"check the disk; move the data folder away and fetch the chain again"}, ExitFailed, []string{"ledger.corrupt"}},
 	{"STA014", "fetching blocks from another peer went wrong", "", nil, ExitFailed, []string{"blocksync."}},
 

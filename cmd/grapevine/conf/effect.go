@@ -1,0 +1,89 @@
+package conf
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"grapevine/cmd/grapevine/fault"
+)
+
+// effective are the keys, in lower case, whose values this build acts on. Those
+// of the tables that aren't here are read and judged, so that a configuration
+// can be written now; what they ask for isn't built, and that is said.
+var effective = lowered(
+
+	"peer.id", "peer.networkId", "peer.listenAddress", "peer.localMspId", "peer.mspConfigPath", "peer.fileSystemPath",
+	"peer.tls.enabled", "peer.tls.cert.file", "peer.tls.key.file", "peer.tls.clientCert.file", "peer.tls.clientKey.file",
+	"peer.gossip.bootstrap", "peer.gossip.externalEndpoint", "peer.gossip.useLeaderElection", "peer.gossip.orgLeader",
+	"peer.gossip.aliveTimeInterval", "peer.gossip.skipBlockVerification",
+	"peer.deliveryclient.connTimeout", "peer.deliveryclient.minimalReconnectInterval",
+	"peer.deliveryclient.reConnectBackoffThreshold", "peer.deliveryclient.addressOverrides",
+	"operations.listenAddress", "operations.tls.enabled", "operations.tls.cert.file", "operations.tls.key.file",
+	"operations.tls.clientAuthRequired", "operations.tls.clientRootCAs.files", "metrics.provider",
+	"p2p.listen", "p2p.networkId", "logging.spec", "logging.format",
+	"General.ListenAddress", "General.ListenPort", "General.LocalMSPID", "General.LocalMSPDir",
+	"General.BootstrapMethod", "General.BootstrapFile", "FileLedger.Location",
+	"General.TLS.Enabled", "General.TLS.Certificate", "General.TLS.PrivateKey", "General.TLS.ClientAuthRequired", "General.TLS.ClientRootCAs",
+	"Operations.ListenAddress", "Operations.TLS.Enabled", "Operations.TLS.Certificate", "Operations.TLS.PrivateKey",
+	"Operations.TLS.ClientAuthRequired", "Operations.TLS.ClientRootCAs", "Metrics.Provider",
+)
+
+func lowered(paths ...string) map[string]bool {
+	out := make(map[string]bool, len(paths))
+	for _, p := range paths {
+		out[strings.ToLower(p)] = true
+	}
+	return out
+}
+
+// needed are keys that must not be passed over: going on without what they ask
+// for would be another node than the one configured. The value is what they
+// ask for; "" stands for any.
+var needed = map[string]string{
+	"peer.bccsp.default":         "PKCS11",
+	"general.bccsp.default":      "PKCS11",
+	"fabriccompat.listenaddress": "",
+	"relay.listenaddress":        "",
+	"events.validity":            "own",
+	"metrics.provider":           "statsd",
+}
+
+// judgeEffect says which values that somebody set this build doesn't act on.
+func (s *Settings) judgeEffect() {
+	var idle []string
+	var first *Value
+	for low, v := range s.values {
+		if !v.Set || v.Key.Treatment != Honoured && v.Key.Treatment != Mapped {
+			continue
+		}
+		if want, ok := needed[low]; ok && v.Text != "" && (want == "" || strings.EqualFold(want, v.Text)) {
+			f := found(fault.NotBuilt, SeverityError, v.Key.Path, v.Text, v.Source, fmt.Sprintf("%s: %s isn't built yet", v.Key.Path, quote(v.Text)))
+			f.Why = []string{"without it this would be another node than the one configured"}
+			s.add(f)
+			continue
+		}
+		if !effective[low] && v.Parsed != nil && !sameAsDefault(v) {
+			idle = append(idle, v.Key.Path)
+			if first == nil || v.Key.Path < first.Key.Path {
+				first = v
+			}
+		}
+	}
+	if len(idle) == 0 {
+		return
+	}
+	slices.Sort(idle)
+	f := found(fault.NotBuilt, SeverityWarning, first.Key.Path, "", first.Source, fmt.Sprintf("%d keys are read but have no effect in this build yet", len(idle)))
+	f.Why = []string{strings.Join(idle, " ")}
+	s.add(f)
+}
+
+// sameAsDefault says whether a value asks for what happens anyway.
+func sameAsDefault(v *Value) bool {
+	if v.Key.Default == "" {
+		return false
+	}
+	d, b := parseText(v.Key, v.Key.Default)
+	return b == nil && text(d) == v.Text
+}
