@@ -3,7 +3,6 @@ package conf
 import (
 	"fmt"
 	"net"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -148,8 +147,7 @@ func (s *Settings) Peer() (*Peer, error) {
 			Enabled: s.flag("peer.tls.enabled"), ClientAuth: s.flag("peer.tls.clientAuthRequired"),
 			Cert: s.path("peer.tls.cert.file"), Key: s.path("peer.tls.key.file"),
 			Roots: []string{s.path("peer.tls.rootcert.file")}, ClientRoots: s.paths("peer.tls.clientRootCAs.files"),
-			ClientCert: orDefault(s.path("peer.tls.clientCert.file"), s.path("peer.tls.cert.file")),
-			ClientKey:  orDefault(s.path("peer.tls.clientKey.file"), s.path("peer.tls.key.file")),
+			ClientCert: clientCert, ClientKey: clientKey,
 		},
 		Compat: s.str("fabricCompat.listenAddress"), MaxRecv: s.num("peer.maxRecvMsgSize"), MaxSend: s.num("peer.maxSendMsgSize"),
 		DeliverStreams: s.num("peer.limits.concurrency.deliverService"), TimeWindow: s.dur("peer.authentication.timewindow"),
@@ -262,10 +260,6 @@ func (s *Settings) deliver() Deliver {
 func (s *Settings) logging() Logging {
 	return Logging{Spec: s.str("logging.spec"), JSON: strings.EqualFold(s.str("logging.format"), "json")}
 }
-
-// AdminSocket returns where a node with this data folder listens for its own
-// command line, before a path that is too long moves it.
-func AdminSocket(dir string) string { return filepath.Join(dir, "admin.sock") }
 
 func orDefault(s, def string) string {
 	if s == "" {

@@ -96,6 +96,19 @@ func (s *Settings) value(path string) *Value {
 	return v
 }
 
+// DataDir is a peer's data folder. Named says that a file or a variable gives
+// it, not the default.
+func (s *Settings) DataDir() (dir string, named bool) {
+	return s.path("peer.fileSystemPath"), s.set("peer.fileSystemPath")
+}
+
+// ClientTLS names the files that a peer shows and trusts as a TLS client; "" for
+// none.
+func (s *Settings) ClientTLS() (cert, key, roots string) {
+	return orDefault(s.path("peer.tls.clientCert.file"), s.path("peer.tls.cert.file")),
+		orDefault(s.path("peer.tls.clientKey.file"), s.path("peer.tls.key.file")), s.path("peer.tls.rootcert.file")
+}
+
 func (s *Settings) set(path string) bool { return s.value(path).Set }
 
 func (s *Settings) str(path string) string {

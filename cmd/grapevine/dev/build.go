@@ -190,11 +190,11 @@ func (n *Network) configure(v *Node) error {
 	tls := func(server bool) map[string]any {
 		t := n.path(v.TLS)
 		if server {
-			return map[string]any{"Enabled": true, "Certificate": filepath.Join(t, "server.crt"), "PrivateKey": filepath.Join(t, "server.key")}
+			return map[string]any{"Enabled": true, "Certificate": filepath.Join(t, "server.crt"), "PrivateKey": filepath.Join(t, "server.key"), "RootCAs": []string{filepath.Join(t, "ca.crt")}}
 		}
 		return map[string]any{
 			"enabled": true, "cert": map[string]any{"file": filepath.Join(t, "server.crt")},
-			"key": map[string]any{"file": filepath.Join(t, "server.key")},
+			"key": map[string]any{"file": filepath.Join(t, "server.key")}, "rootcert": map[string]any{"file": filepath.Join(t, "ca.crt")},
 		}
 	}
 	if v.Orderer {
