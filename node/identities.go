@@ -9,6 +9,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	ma "github.com/multiformats/go-multiaddr"
+	"golang.org/x/sync/errgroup"
 
 	"grapevine/msp"
 )
@@ -36,7 +37,53 @@ func (n *Node) watchIdentities(ctx context.Context) error {
 				continue
 			}
 			renew.Reset(n.untilRenewal())
+			select {
+			case n.renewed <- struct{}{}:
+			default: // the round under way began with a binding that lasts long enough
+			}
 		}
+	}
+}
+
+// showBindings shakes hands anew with every connected peer when the own binding
+// was renewed: who sees the new one needn't cut when the former one ends. Whom
+// this node can't dial cuts then, and dials itself.
+func (n *Node) showBindings(ctx context.Context) error {
+	for {
+		select {
+		case <-n.renewed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		var g errgroup.Group
+		g.SetLimit(dials)
+		for _, p := range n.host.Network().Peers() {
+			g.Go(func() error {
+				n.showBinding(ctx, p)
+				return nil
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return err
+		}
+	}
+}
+
+func (n *Node) showBinding(ctx context.Context, p peer.ID) {
+	addrs := n.host.Peerstore().Addrs(p)
+	for _, c := range n.host.Network().ConnsToPeer(p) {
+		if c.Stat().Direction == network.DirOutbound {
+			addrs = append(addrs, c.RemoteMultiaddr())
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTime)
+	defer cancel()
+	for _, a := range addrs {
+		met, err := n.probeAddr(ctx, a)
+		if err == nil && met == p {
+			return
+		}
+		n.log.Debug("showing the renewed binding", "peer", p, "address", a, "met", met, "err", err)
 	}
 }
 

@@ -60,7 +60,8 @@ type Node struct {
 	db      *ledger.DB
 	meet    *meeting
 	started time.Time
-	broken  chan error // holds the disk's failure, once
+	broken  chan error    // holds the disk's failure, once
+	renewed chan struct{} // holds that the own binding was renewed
 
 	mu       sync.Mutex
 	channels map[string]*Channel // owned by mu
@@ -77,7 +78,7 @@ func Open(cfg Config) (*Node, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, channels: map[string]*Channel{}, started: time.Now(), broken: make(chan error, 1)}
+	n := &Node{cfg: cfg, log: cfg.Log, channels: map[string]*Channel{}, started: time.Now(), broken: make(chan error, 1), renewed: make(chan struct{}, 1)}
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -177,6 +178,7 @@ func (n *Node) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return n.watchDisk(gctx) })
 	g.Go(func() error { return n.watchIdentities(gctx) })
+	g.Go(func() error { return n.showBindings(gctx) })
 	g.Go(func() error { return n.meet.run(gctx) })
 	err := g.Wait()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
