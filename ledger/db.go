@@ -13,7 +13,6 @@
 package ledger
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -23,8 +22,6 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
-
-	"grapevine/block"
 )
 
 // Logger is told what the ledger met of its own accord. Any sugared logger fits.
@@ -222,101 +219,6 @@ func (d *DB) Channel(name string) (*Ledger, error) {
 	return nil, fmt.Errorf("channel %s: %w", name, ErrNotFound)
 }
 
-// Create starts a channel with its block 0. Doing it again with the same block
-// returns the ledger there is; another block gets ErrExists. It is durable when it
-// returns.
-func (d *DB) Create(channel string, genesis block.Verified) (*Ledger, error) {
-	l, err := d.create(channel, genesis)
-	if err != nil {
-		return nil, fmt.Errorf("create channel %s: %w", channel, err)
-	}
-	return l, nil
-}
-
-func (d *DB) create(channel string, genesis block.Verified) (*Ledger, error) {
-	if channel == "" || genesis.IsZero() || genesis.Number() != 0 {
-		return nil, errors.New("not a channel's name and its block 0")
-	}
-	d.admin.Lock()
-	defer d.admin.Unlock()
-	if l, err := d.Channel(channel); err == nil {
-		if l.record.genesis != genesis.Hash() {
-			return nil, fmt.Errorf("another genesis block is kept: %w", ErrExists)
-		}
-		return l, nil
-	}
-	if err := d.writable(len(genesis.Bytes())); err != nil {
-		return nil, err
-	}
-	done, err := d.enter()
-	if err != nil {
-		return nil, err
-	}
-	defer done()
-	number, err := d.nextNumber()
-	if err != nil {
-		return nil, err
-	}
-	l := newLedger(d, channel, record{number: number, genesis: genesis.Hash()})
-	b := d.pebble.NewBatch()
-	m := l.write(b, mark{}, []block.Verified{genesis})
-	set(b, recordKey(channel), l.record.marshal())
-	set(b, nextKey(), binary.BigEndian.AppendUint32(nil, number+1))
-	_, err = d.commit(b, func() {
-		l.settle(m)
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.channels[channel] = l
-		if d.closed {
-			l.sub.end(fmt.Errorf("channel %s: %w", channel, ErrClosed))
-		}
-	})
-	if err != nil {
-		return nil, err
-	}
-	return l, nil
-}
-
-// Drop forgets a channel: its blocks, its indexes and its record, in one durable
-// step. Its ledger answers ErrNotFound from then on. ErrNotFound if there is none.
-func (d *DB) Drop(name string) error {
-	d.admin.Lock()
-	defer d.admin.Unlock()
-	l, err := d.Channel(name)
-	if err != nil {
-		return err
-	}
-	done, err := d.enter()
-	if err != nil {
-		return fmt.Errorf("drop channel %s: %w", name, err)
-	}
-	defer done()
-	l.appending.Lock()
-	defer l.appending.Unlock()
-	if err := errors.Join(l.settled(), d.failure()); err != nil {
-		return fmt.Errorf("drop channel %s: %w", name, err)
-	}
-	gone := fmt.Errorf("channel %s was dropped: %w", name, ErrNotFound)
-	b := d.pebble.NewBatch()
-	lower, upper := channelSpan(l.record.number)
-	set(b, droppedKey(l.record.number), nil)
-	if err := errors.Join(b.Delete(recordKey(name), nil), b.DeleteRange(lower, upper, nil)); err != nil {
-		return fmt.Errorf("drop channel %s: %w", name, err)
-	}
-	l.pending, err = d.commit(b, func() {
-		d.witness.see(l.record.number, 0)
-		l.dropped.Store(&gone)
-		l.sub.end(gone)
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		delete(d.channels, name)
-	})
-	if err != nil {
-		return fmt.Errorf("drop channel %s: %w", name, err)
-	}
-	return nil
-}
-
 // PutMeta keeps a small fact of the node, such as its incarnation, under a key.
 // It is durable when it returns.
 func (d *DB) PutMeta(key string, v []byte) error {
@@ -371,64 +273,6 @@ func (d *DB) closing() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.closed
-}
-
-// load reads the records of all channels, and holds them against the heights
-// that the witness saw. It runs before anything else.
-func (d *DB) load(heights map[uint32]uint64) (err error) {
-	it, err := d.pebble.NewIter(&pebble.IterOptions{
-		LowerBound: []byte{spaceRecord}, UpperBound: []byte{spaceRecord + 1},
-	})
-	if err != nil {
-		return explain(err)
-	}
-	defer func() {
-		if e := it.Close(); err == nil {
-			err = explain(e)
-		}
-	}()
-	for ok := it.First(); ok; ok = it.Next() {
-		name := string(it.Key()[1:])
-		v, err := it.ValueAndErr()
-		if err != nil {
-			return fmt.Errorf("read the record of channel %s: %w", name, explain(err))
-		}
-		r, err := parseRecord(v)
-		if err != nil {
-			return fmt.Errorf("channel %s: %w", name, err)
-		}
-		l := newLedger(d, name, r)
-		if err := l.load(heights[r.number]); err != nil {
-			l.Halt(err)
-		}
-		delete(heights, r.number)
-		d.channels[name] = l
-	}
-	if err := it.Error(); err != nil {
-		return explain(err)
-	}
-	for number, height := range heights {
-		switch _, err := d.get(droppedKey(number)); {
-		case errors.Is(err, ErrNotFound):
-			return fmt.Errorf("a channel of %d blocks is lost without a trace; to go on without it, remove the file %s: %w", height, witnessName, ErrCorrupt)
-		case err != nil:
-			return fmt.Errorf("read which channels were dropped: %w", err)
-		}
-	}
-	return nil
-}
-
-func (d *DB) nextNumber() (uint32, error) {
-	v, err := d.get(nextKey())
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return 1, nil
-	case err != nil:
-		return 0, fmt.Errorf("read the next channel number: %w", err)
-	case len(v) != 4:
-		return 0, fmt.Errorf("next channel number of %d bytes: %w", len(v), ErrCorrupt)
-	}
-	return binary.BigEndian.Uint32(v), nil
 }
 
 // get returns a copy of the value of a key.

@@ -120,6 +120,7 @@ func TestBlocksEnd(t *testing.T) {
 		_, l, c := fresh(t, "c")
 		require.NoError(t, l.Append(c.some(30, 10)...))
 		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
 		n := 0
 		var last error
 		for _, err := range l.Blocks(ctx, 0) {
