@@ -315,7 +315,9 @@ func (g *guard) disconnected(p peer.ID) (last bool) {
 		return false
 	}
 	v.conns = 0
-	delete(g.guests, p)
+	if g.now().Sub(v.seen) > pending {
+		delete(g.guests, p) // else a new connection of this host may be on its way: its handshake is over
+	}
 	if g.live[v.id.PKIID()] == p {
 		delete(g.live, v.id.PKIID())
 	}
