@@ -183,6 +183,16 @@ func await[T any](t testing.TB, ctx context.Context, c <-chan T, what string) T 
 	}
 }
 
+// until polls where no event tells.
+func until(t testing.TB, ctx context.Context, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		await(t, ctx, tick.C, "a condition")
+	}
+}
+
 // counted is the sum of a counter's values whose labels include these, pairs
 // of name and value.
 func counted(t testing.TB, reg *prometheus.Registry, name string, labels ...string) float64 {
