@@ -91,9 +91,9 @@ func (d *DB) Drop(name string) error {
 	if err := errors.Join(b.Delete(recordKey(name), nil), b.DeleteRange(lower, upper, nil)); err != nil {
 		return fmt.Errorf("drop channel %s: %w", name, err)
 	}
+	l.dropped.Store(&gone) // first, or a read in between would find the channel damaged
 	l.pending, err = d.commit(b, func() {
 		d.witness.see(l.record.number, 0)
-		l.dropped.Store(&gone)
 		l.sub.end(gone)
 		d.mu.Lock()
 		defer d.mu.Unlock()
