@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/libp2p/go-libp2p"
 	"github.com/prometheus/client_golang/prometheus"
@@ -173,6 +174,52 @@ func (s *Swarm) Same() error {
 		}
 	}
 	return nil
+}
+
+// Commits calls each as blocks from a number on become durable at p, until ctx
+// ends. Several that were committed together are told one after the other.
+func (p *Peer) Commits(ctx context.Context, from uint64, each func(n uint64, at time.Time)) {
+	for led := p.Channel.Ledger(); ; from++ {
+		if err := led.Wait(ctx, from+1); err != nil {
+			return
+		}
+		each(from, time.Now())
+	}
+}
+
+// Met tells whether every running node is connected to every other.
+func (s *Swarm) Met() bool {
+	running := 0
+	for _, p := range s.Peers {
+		if p.Node != nil {
+			running++
+		}
+	}
+	for _, p := range s.Peers {
+		if p.Node != nil && len(p.Channel.Connected()) < running-1 {
+			return false
+		}
+	}
+	return true
+}
+
+// Meshed tells whether every running node has peers that it forwards blocks to.
+func (s *Swarm) Meshed() bool {
+	for _, p := range s.Peers {
+		if p.Node != nil && len(p.Channel.Traffic().Mesh.Mesh) < min(2, len(p.Channel.Connected())) {
+			return false
+		}
+	}
+	return true
+}
+
+// Heard counts the messages about blocks, copies included, that came to the
+// nodes but the first so far. The first one leads.
+func (s *Swarm) Heard() (n uint64) {
+	for _, p := range s.Peers[1:] {
+		n += p.Channel.Traffic().Mesh.Heard
+	}
+	return n
 }
 
 func pemOf(der []byte) []byte {

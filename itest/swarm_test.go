@@ -2,9 +2,7 @@ package itest
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"testing"
 	"time"
@@ -23,20 +21,11 @@ func testLog() *slog.Logger {
 	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// loopback finds n free ports, TCP and UDP, and returns their addresses.
+// loopback is [Loopback] for a test.
 func loopback(t testing.TB, n int) (listen func(i int) []string, endpoint func(i int) string) {
-	var ports []int
-	for len(ports) < n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer l.Close()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
-	}
-	return func(i int) []string {
-			return []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", ports[i]), fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", ports[i])}
-		}, func(i int) string {
-			return fmt.Sprintf("127.0.0.1:%d", ports[i])
-		}
+	listen, endpoint, err := Loopback(n)
+	require.NoError(t, err)
+	return listen, endpoint
 }
 
 // patience bounds a wait on the real clock; nothing ever sleeps it out.

@@ -36,6 +36,8 @@ type World struct {
 	mu     sync.Mutex
 	blocks []*common.Block // owned by mu
 	config uint64          // number of the newest configuration block, owned by mu
+	over   int             // bytes of a block's data without the value, 0 until known; owned by mu
+	at     []time.Time     // when each block was handed out, owned by mu
 	grown  chan struct{}   // closed and replaced at each block, owned by mu
 }
 
@@ -83,7 +85,7 @@ func NewWorld(n int, anchors ...string) (*World, error) {
 	if w.Genesis, err = genesis.Block(p); err != nil {
 		return nil, err
 	}
-	w.blocks = []*common.Block{w.Genesis}
+	w.append(w.Genesis)
 	return w, nil
 }
 
@@ -124,11 +126,38 @@ func (w *World) seal(envelope []byte) (*common.Block, error) {
 	return b, nil
 }
 
-// append hands a block to every source. mu is held.
+// OrderBody makes the next block, whose marshalled data is bytes long or a few
+// less, and hands it to every source. A transaction alone takes some 3 KiB.
+func (w *World) OrderBody(bytes int) (*common.Block, error) {
+	w.mu.Lock()
+	over := w.over
+	w.mu.Unlock()
+	if over == 0 {
+		b, err := w.Order(0)
+		if err != nil {
+			return nil, err
+		}
+		over = proto.Size(b.Data) + 32 // signatures and lengths differ by some bytes
+		w.mu.Lock()
+		w.over = over
+		w.mu.Unlock()
+	}
+	return w.Order(max(0, bytes-over))
+}
+
+// append hands a block to every source. mu is held, or w is being made.
 func (w *World) append(b *common.Block) {
 	w.blocks = append(w.blocks, b)
+	w.at = append(w.at, time.Now())
 	close(w.grown)
 	w.grown = make(chan struct{})
+}
+
+// Ordered is when block n was handed to the sources.
+func (w *World) Ordered(n uint64) time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.at[n]
 }
 
 // Height is how many blocks were ordered.

@@ -1,0 +1,149 @@
+package itest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/metrics"
+
+	"grapevine/node"
+)
+
+// startTime bounds how long a network takes to be ready for a measurement.
+const startTime = 60 * time.Second
+
+// grapevine is a network of real nodes on loopback, their ledgers on disk. The
+// first node alone pulls from the ordering service.
+type grapevine struct {
+	*Swarm
+	dir   string
+	came  *arrivals
+	bytes []*metrics.BandwidthCounter
+	stop  context.CancelFunc
+	watch sync.WaitGroup
+}
+
+func newGrapevine(ctx context.Context, nodes, organisations int) (carrier, error) {
+	listen, endpoint, err := Loopback(nodes)
+	if err != nil {
+		return nil, err
+	}
+	var anchors []string
+	for i := range organisations {
+		anchors = append(anchors, endpoint(i))
+	}
+	w, err := NewWorld(organisations, anchors...)
+	if err != nil {
+		return nil, err
+	}
+	g := &grapevine{came: newArrivals()}
+	if g.dir, err = benchFolder(); err != nil {
+		return nil, err
+	}
+	for range nodes {
+		g.bytes = append(g.bytes, metrics.NewBandwidthCounter())
+	}
+	ctx, g.stop = context.WithCancel(ctx)
+	g.Swarm, err = NewSwarm(w, SwarmConfig{
+		Dir: g.dir, Peers: nodes / organisations, Leaders: 1, Listen: listen, Endpoint: endpoint,
+		Libp2p: func(i int) []libp2p.Option {
+			return []libp2p.Option{libp2p.BandwidthReporter(g.bytes[i]), libp2p.DisableMetrics()}
+		},
+		Tune: func(i int, c *node.Config) {
+			if i > 0 {
+				c.Hooks.Held = func(_ string, n uint64) { g.came.note(g.came.held, n) }
+			}
+		},
+	})
+	if err == nil {
+		err = g.start(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, g.close())
+	}
+	return g, nil
+}
+
+func (g *grapevine) start(ctx context.Context) error {
+	if err := g.StartAll(ctx); err != nil {
+		return err
+	}
+	for _, p := range g.Peers[1:] {
+		g.watch.Go(func() {
+			p.Commits(ctx, 1, func(n uint64, _ time.Time) { g.came.note(g.came.disk, n) })
+		})
+	}
+	return soon(ctx, "meeting", func() bool { return g.Met() && g.Meshed() })
+}
+
+func (g *grapevine) send(bytes int) (uint64, time.Time, error) {
+	b, err := g.World.OrderBody(bytes)
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	n := b.Header.Number
+	return n, g.World.Ordered(n), nil
+}
+
+func (g *grapevine) counts() (messages, pulled uint64, bytes int64) {
+	for _, p := range g.Peers[1:] {
+		pulled += p.Channel.Traffic().Pulled
+	}
+	for _, c := range g.bytes[1:] {
+		bytes += c.GetBandwidthTotals().TotalIn
+	}
+	return g.Heard(), pulled, bytes
+}
+
+func (g *grapevine) arrivals() *arrivals { return g.came }
+
+func (g *grapevine) close() error {
+	g.stop()
+	g.watch.Wait()
+	var err error
+	if g.Swarm != nil {
+		err = g.StopAll()
+	}
+	return errors.Join(err, os.RemoveAll(g.dir))
+}
+
+// Loopback finds n free ports, and returns what nodes listen on, TCP and QUIC,
+// and their endpoints.
+func Loopback(n int) (listen func(i int) []string, endpoint func(i int) string, err error) {
+	var ports []int
+	for len(ports) < n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, nil, fmt.Errorf("looking for a free port: %w", err)
+		}
+		defer l.Close() // when all are found, so that none is found twice
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return func(i int) []string {
+			return []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", ports[i]), fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", ports[i])}
+		}, func(i int) string {
+			return fmt.Sprintf("127.0.0.1:%d", ports[i])
+		}, nil
+}
+
+// soon waits, on the real clock, for what nobody tells of. For benchmarks.
+func soon(ctx context.Context, what string, ok func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for !ok() {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%s took more than %v: %w", what, startTime, ctx.Err())
+		}
+	}
+	return nil
+}

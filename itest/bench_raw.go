@@ -1,0 +1,176 @@
+package itest
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	pubsub "github.com/libp2p/go-libp2p-pubsub"
+	pb "github.com/libp2p/go-libp2p-pubsub/pb"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/metrics"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"google.golang.org/protobuf/proto"
+)
+
+// raw is the same number of plain libp2p hosts, TCP, TLS and yamux as ours,
+// fully connected, with GossipSub as it comes (D = 6): whole blocks, believed
+// without a look and kept nowhere.
+type raw struct {
+	world  *World
+	came   *arrivals
+	hosts  []host.Host
+	topics []*pubsub.Topic
+	heard  []*hearer
+	bytes  []*metrics.BandwidthCounter
+	stop   context.CancelFunc
+	listen sync.WaitGroup
+}
+
+func newRaw(ctx context.Context, nodes int) (carrier, error) {
+	w, err := NewWorld(1)
+	if err != nil {
+		return nil, err
+	}
+	r := &raw{world: w, came: newArrivals()}
+	ctx, r.stop = context.WithCancel(ctx)
+	for range nodes {
+		if err = r.add(ctx); err != nil {
+			return nil, errors.Join(err, r.close())
+		}
+	}
+	for i, a := range r.hosts {
+		for _, b := range r.hosts[i+1:] {
+			if err = a.Connect(ctx, peer.AddrInfo{ID: b.ID(), Addrs: b.Addrs()}); err != nil {
+				return nil, errors.Join(err, r.close())
+			}
+		}
+	}
+	err = soon(ctx, "forming a mesh", func() bool {
+		for _, h := range r.heard {
+			if h.mesh.Load() < int64(min(5, nodes-1)) { // Dlo
+				return false
+			}
+		}
+		return true
+	})
+	if err != nil {
+		return nil, errors.Join(err, r.close())
+	}
+	return r, nil
+}
+
+// add adds a node, which listens if it isn't the first.
+func (r *raw) add(ctx context.Context) error {
+	count := metrics.NewBandwidthCounter()
+	h, err := libp2p.New(
+		libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.Transport(tcp.NewTCPTransport),
+		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.BandwidthReporter(count), libp2p.DisableMetrics(),
+		libp2p.DisableRelay(), libp2p.ForceReachabilityPublic(), libp2p.DisableIdentifyAddressDiscovery(), libp2p.Ping(false))
+	if err != nil {
+		return err
+	}
+	first := len(r.hosts) == 0
+	r.hosts, r.bytes = append(r.hosts, h), append(r.bytes, count)
+	hear := &hearer{self: h.ID()}
+	r.heard = append(r.heard, hear)
+	ps, err := pubsub.NewGossipSub(ctx, h, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor(),
+		pubsub.WithMessageIdFn(number), pubsub.WithMaxMessageSize(4<<20), pubsub.WithRawTracer(hear))
+	if err != nil {
+		return err
+	}
+	t, err := ps.Join("blocks")
+	if err != nil {
+		return err
+	}
+	r.topics = append(r.topics, t)
+	sub, err := t.Subscribe(pubsub.WithBufferSize(256))
+	if err != nil {
+		return err
+	}
+	r.listen.Go(func() {
+		for {
+			m, err := sub.Next(ctx)
+			if err != nil {
+				return
+			}
+			if !first {
+				r.came.note(r.came.held, binary.BigEndian.Uint64(m.Data))
+			}
+		}
+	})
+	return nil
+}
+
+// number is a message's id: that of its block, which stands in front.
+func number(m *pb.Message) string { return string(m.Data[:8]) }
+
+func (r *raw) send(bytes int) (uint64, time.Time, error) {
+	b, err := r.world.OrderBody(bytes)
+	if err != nil {
+		return 0, time.Time{}, err
+	}
+	data, err := proto.MarshalOptions{}.MarshalAppend(binary.BigEndian.AppendUint64(nil, b.Header.Number), b)
+	if err != nil {
+		return 0, time.Time{}, fmt.Errorf("encoding a block: %w", err)
+	}
+	at := time.Now()
+	return b.Header.Number, at, r.topics[0].Publish(context.Background(), data)
+}
+
+func (r *raw) counts() (messages, pulled uint64, bytes int64) {
+	for i := range r.hosts[1:] {
+		messages += r.heard[i+1].messages.Load()
+		bytes += r.bytes[i+1].GetBandwidthTotals().TotalIn
+	}
+	return messages, 0, bytes
+}
+
+func (r *raw) arrivals() *arrivals { return r.came }
+
+func (r *raw) close() error {
+	r.stop()
+	r.listen.Wait()
+	var errs []error
+	for _, h := range r.hosts {
+		errs = append(errs, h.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// hearer counts the messages that come to a host, copies included, and the
+// peers of its mesh.
+type hearer struct {
+	self     peer.ID
+	messages atomic.Uint64
+	mesh     atomic.Int64
+}
+
+func (h *hearer) heard(m *pubsub.Message) {
+	if m.ReceivedFrom != h.self {
+		h.messages.Add(1)
+	}
+}
+func (h *hearer) ValidateMessage(m *pubsub.Message)      { h.heard(m) }
+func (h *hearer) DuplicateMessage(m *pubsub.Message)     { h.heard(m) }
+func (h *hearer) Graft(peer.ID, string)                  { h.mesh.Add(1) }
+func (h *hearer) Prune(peer.ID, string)                  { h.mesh.Add(-1) }
+func (*hearer) OnNewOutboundStream(peer.ID, protocol.ID) {}
+func (*hearer) OnClosedOutboundStream(peer.ID)           {}
+func (*hearer) Join(string)                              {}
+func (*hearer) Leave(string)                             {}
+func (*hearer) DeliverMessage(*pubsub.Message)           {}
+func (*hearer) RejectMessage(*pubsub.Message, string)    {}
+func (*hearer) ThrottlePeer(peer.ID)                     {}
+func (*hearer) RecvRPC(*pubsub.RPC)                      {}
+func (*hearer) SendRPC(*pubsub.RPC, peer.ID)             {}
+func (*hearer) DropRPC(*pubsub.RPC, peer.ID)             {}
+func (*hearer) UndeliverableMessage(*pubsub.Message)     {}

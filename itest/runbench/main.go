@@ -1,0 +1,192 @@
+// Command runbench measures Grapevine beside its bare counterparts, in one run,
+// and prints figures and ratios: dissemination beside raw GossipSub, the
+// ledger's append beside bare Pebble batches, range pull beside one raw libp2p
+// stream. Trust the ratios: the rest is the machine's.
+//
+//	go run ./itest/runbench -o build/bench.json
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime/pprof"
+	"strconv"
+	"strings"
+	"time"
+
+	"grapevine/itest"
+)
+
+// loads are what DESIGN asks for. 8 KiB travel inline.
+var loads = []itest.Load{
+	{Body: 8 << 10, Every: 100 * time.Millisecond, Count: 30},
+	{Body: 10 << 10, Every: 100 * time.Millisecond, Count: 30},
+	{Body: 100 << 10, Every: 200 * time.Millisecond, Count: 15},
+	{Body: 1 << 20, Every: time.Second, Count: 4},
+}
+
+// groups are how many nodes there are, in how many organisations.
+var groups = []struct{ nodes, organisations int }{{10, 2}, {25, 5}}
+
+func main() {
+	out := flag.String("o", "", "write the records to this file as JSON")
+	only := flag.String("only", "", "run only this part: dissemination, ledger or pull")
+	nodes := flag.Int("nodes", 0, "run only the group of so many nodes")
+	body := flag.Int("body", 0, "run only the load of so many KiB")
+	rounds := flag.Int("rounds", 3, "how many turns each network has")
+	profile := flag.String("cpuprofile", "", "write a CPU profile of the dissemination to this file")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	var r itest.Records
+	err := func() error {
+		if *only == "" || *only == "dissemination" {
+			done, err := profiled(*profile)
+			if err != nil {
+				return err
+			}
+			defer done()
+			if err := dissemination(ctx, &r, *rounds, *nodes, *body); err != nil {
+				return err
+			}
+		}
+		for _, b := range benches {
+			if *only == "" || *only == b.part {
+				if err := b.run(ctx, &r); err != nil {
+					return fmt.Errorf("%s: %w", b.part, err)
+				}
+			}
+		}
+		if *out == "" {
+			return nil
+		}
+		return r.Write(*out)
+	}()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func profiled(path string) (done func(), err error) {
+	if path == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, err
+	}
+	return func() { pprof.StopCPUProfile(); f.Close() }, nil
+}
+
+func dissemination(ctx context.Context, r *itest.Records, rounds, nodes, body int) error {
+	run := loads
+	for _, l := range loads {
+		if l.Body>>10 == body {
+			run = []itest.Load{l}
+		}
+	}
+	for _, g := range groups {
+		if nodes != 0 && g.nodes != nodes {
+			continue
+		}
+		ours, raw, err := itest.Compare(ctx, g.nodes, g.organisations, rounds, run, func(s string) { fmt.Fprintln(os.Stderr, s) })
+		if err != nil {
+			return err
+		}
+		fmt.Printf("\n%d nodes, milliseconds     p50     p95     p99     max   copies  bytes   CPU ms/MiB\n", g.nodes)
+		for i, l := range run {
+			p := map[string]any{"nodes": g.nodes, "block_kib": l.Body >> 10, "per_second": float64(time.Second) / float64(l.Every)}
+			row := func(name string, m itest.Measure, ds []time.Duration, tail bool) {
+				s := itest.Sorted(ds)
+				fmt.Printf("%5d KiB  %-14s", l.Body>>10, name)
+				for _, at := range []float64{.5, .95, .99, 1} {
+					fmt.Printf(" %7.1f", itest.Millis(itest.At(s, at)))
+				}
+				if tail {
+					fmt.Printf("  %7.2f %6.2f %12.1f", m.Copies, m.Bytes, itest.Millis(m.CPU))
+				}
+				fmt.Println()
+				r.Spread("dissemination."+strings.ReplaceAll(name, " ", "."), p, ds)
+			}
+			o, w := ours[i], raw[i]
+			row("arrival", o, o.Arrival, false)
+			row("disk", o, o.Disk, true)
+			row("raw arrival", w, w.Arrival, true)
+			ratio := func(a, b []time.Duration, at float64) float64 {
+				return float64(itest.At(itest.Sorted(a), at)) / float64(itest.At(itest.Sorted(b), at))
+			}
+			fmt.Printf("%5d KiB  disk / raw     %7.2f %7.2f %7.2f %7.2f  %7.2f %6.2f %12.2f\n\n", l.Body>>10,
+				ratio(o.Disk, w.Arrival, .5), ratio(o.Disk, w.Arrival, .95), ratio(o.Disk, w.Arrival, .99), ratio(o.Disk, w.Arrival, 1),
+				o.Copies/w.Copies, o.Bytes/w.Bytes, float64(o.CPU)/float64(w.CPU))
+			r.Add("dissemination.disk_to_raw.p50", p, "ratio", ratio(o.Disk, w.Arrival, .5))
+			r.Add("dissemination.disk_to_raw.p99", p, "ratio", ratio(o.Disk, w.Arrival, .99))
+			r.Add("dissemination.arrival_to_raw.p99", p, "ratio", ratio(o.Arrival, w.Arrival, .99))
+			for name, m := range map[string]itest.Measure{"dissemination": o, "dissemination.raw": w} {
+				r.Add(name+".copies", p, "copies per receiver", m.Copies)
+				r.Add(name+".bytes", p, "bytes received per byte delivered", m.Bytes)
+				r.Add(name+".cpu", p, "ms per MiB delivered", itest.Millis(m.CPU))
+			}
+		}
+	}
+	return nil
+}
+
+// A bench is a package's own benchmark, which compares in one run too.
+type bench struct {
+	part, pkg, match, time string
+}
+
+var benches = []bench{
+	{"ledger", "./ledger", "^BenchmarkAppend$/^size=(10|1024)KiB$", "1s"},
+	{"pull", "./blocksync", "^BenchmarkPull$", "3x"},
+}
+
+// run runs the benchmark with go test and takes up each figure it reports.
+func (b bench) run(ctx context.Context, r *itest.Records) error {
+	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", b.match, "-benchtime", b.time, b.pkg)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("%s%w", out, err)
+	}
+	fmt.Printf("\n%s\n", b.part)
+	found := false
+	for s := bufio.NewScanner(bytes.NewReader(out)); s.Scan(); {
+		f := strings.Fields(s.Text())
+		if len(f) < 4 || !strings.HasPrefix(f[0], "Benchmark") {
+			continue
+		}
+		found = true
+		fmt.Println(" ", strings.Join(f, "  "))
+		params := map[string]any{}
+		for _, p := range strings.Split(f[0], "/")[1:] {
+			if i := strings.LastIndex(p, "-"); i > 0 {
+				p = p[:i] // how many processors
+			}
+			k, v, ok := strings.Cut(p, "=")
+			if !ok {
+				k, v = "size", p
+			}
+			params[k] = v
+		}
+		for i := 2; i+1 < len(f); i += 2 {
+			if v, err := strconv.ParseFloat(f[i], 64); err == nil {
+				r.Add(b.part+"."+f[i+1], params, f[i+1], v)
+			}
+		}
+	}
+	if !found {
+		return fmt.Errorf("no benchmark matches %s:\n%s", b.match, out)
+	}
+	return nil
+}
