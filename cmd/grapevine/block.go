@@ -12,18 +12,16 @@ import (
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 
-	"grapevine/block"
-	"grapevine/channel"
 	"grapevine/cmd/grapevine/admin"
 	"grapevine/cmd/grapevine/fault"
 )
 
 func newBlockCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use: "block", Short: "Read, verify and decode blocks", GroupID: groupChannels,
-		Example: "  grapevine block get mychannel newest --data DIR\n  grapevine block verify --genesis genesis.block --blocks blocks/\n  grapevine block decode genesis.block",
+		Use: "block", Short: "Read, follow, verify and export blocks", GroupID: groupChannels,
+		Example: "  grapevine block get mychannel newest\n  grapevine block tail mychannel --from 0\n  grapevine block verify --genesis genesis.block --blocks blocks/",
 	}
-	c.AddCommand(newBlockGetCmd(a), newBlockVerifyCmd(a), newBlockDecodeCmd(a))
+	c.AddCommand(newBlockGetCmd(a), newBlockTailCmd(a), newBlockVerifyCmd(a), newBlockDecodeCmd(a), newBlockExportCmd(a))
 	return c
 }
 
@@ -32,48 +30,42 @@ func newBlockGetCmd(a *app) *cobra.Command {
 		Use: "get CH N [--full] [--raw FILE] [--data DIR]", Short: "One block, decoded, or its protobuf bytes",
 		Long: `Shows block N of channel CH; N is a number, oldest or newest. Each signature is
 judged by the configuration in force before the block. With --raw the block's
-bytes go to a file instead.`,
-		Example: "  grapevine block get mychannel newest --data DIR\n  grapevine block get mychannel 7 --full -o json --data DIR\n  grapevine block get mychannel 0 --raw genesis.block --data DIR",
-		Args:    exactly("CH", "N"),
+bytes go to a file instead.
+
+` + whichNode,
+		Example: "  grapevine block get mychannel newest\n  grapevine block get mychannel 7 --full -o json\n  grapevine block get mychannel 0 --raw genesis.block --data DIR",
+		Args:    exactly("CH", "N"), ValidArgsFunction: a.completeChannels,
 	}
 	full := c.Flags().Bool("full", false, "payloads too")
 	raw := c.Flags().String("raw", "", "write the block's bytes to this file")
 	data := c.Flags().String("data", "", "read this data folder instead of asking a node")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if err := checkChannel(args[0]); err != nil {
+		if err := errors.Join(admin.CheckChannel(args[0]), checkNumber(args[1])); err != nil {
 			return err
 		}
-		if _, err := parseNumber(args[1], 1); err != nil {
-			return err
-		}
-		src, err := a.chain(c, args[0], *data)
+		src, err := a.chain(args[0], *data)
 		if err != nil {
 			return err
 		}
 		defer src.Close()
-		n, err := parseNumber(args[1], src.Height())
-		if err != nil {
-			return err
-		}
-		bytes, err := src.Block(n)
-		if err != nil {
-			return err
-		}
+		ctx, cancel := a.within(c.Context(), askTime)
+		defer cancel()
 		if *raw != "" {
-			return a.writeFile(*raw, bytes)
+			return src.Raw(ctx, args[1], func(b []byte) error { return a.writeFile(*raw, b) })
 		}
-		rules, err := rulesBefore(src, n)
+		b, err := src.Block(ctx, args[1], *full)
 		if err != nil {
 			return err
 		}
-		b, err := admin.DecodeBlock(bytes, rules, *full)
-		if err != nil {
-			return err
-		}
-		b.Channel = args[0]
 		return a.emit(b, func(t *table) { showBlock(t, b) }, func() []string { return []string{b.Hash} })
 	}
 	return c
+}
+
+// checkNumber refuses what can't be a block's number, before anybody is asked.
+func checkNumber(text string) error {
+	_, err := admin.ParseNumber(text, 1)
+	return err
 }
 
 // writeFile puts a file in place whole or not at all.
@@ -151,37 +143,4 @@ func decodeJSON(raw []byte) ([]byte, error) {
 		out.WriteByte('\n')
 	}
 	return out.Bytes(), nil
-}
-
-// rulesBefore returns the rules in force before block n of a chain that holds
-// it. Block 0 has none before it: nil.
-func rulesBefore(src chain, n uint64) (*block.Rules, error) {
-	if n == 0 {
-		return nil, nil
-	}
-	prev, err := src.Block(n - 1)
-	if err != nil {
-		return nil, err
-	}
-	b, err := admin.DecodeBlock(prev, nil, false)
-	if err != nil {
-		return nil, err
-	}
-	at := b.LastConfig
-	if b.Config {
-		at = b.Number
-	}
-	raw, err := src.Block(at)
-	if err != nil {
-		return nil, err
-	}
-	decoded, err := block.Decode(raw)
-	if err != nil {
-		return nil, err
-	}
-	c, err := channel.Parse(decoded)
-	if err != nil {
-		return nil, fmt.Errorf("configuration in block %d: %w", at, err)
-	}
-	return c.Rules(), nil
 }

@@ -202,7 +202,7 @@ func TestNoLedgerThere(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Empty(t, entries, "reading makes nothing")
-	play{}.fails(t, 2, "API001", "channel", "info", "mychannel")
+	play{}.fails(t, 5, "API010", "channel", "info", "mychannel")
 	// CF13: another program's folder is left alone.
 	write(t, dir, "ledger/CURRENT", []byte("something else"))
 	r := play{}.run("channel", "info", "mychannel", "--data", dir)

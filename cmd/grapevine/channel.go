@@ -1,119 +1,132 @@
 package main
 
 import (
-	"encoding/hex"
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"grapevine/block"
-	"grapevine/channel"
 	"grapevine/cmd/grapevine/admin"
-	"grapevine/wire"
 )
 
 func newChannelCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use: "channel", Short: "Channels and their configuration", GroupID: groupChannels,
-		Example: "  grapevine channel info mychannel --data DIR",
+		Use: "channel", Short: "Join, leave and look at channels", GroupID: groupChannels,
+		Example: "  grapevine channel join mychannel --block genesis.block\n  grapevine channel ls\n  grapevine channel info mychannel",
 	}
-	c.AddCommand(newChannelInfoCmd(a))
+	c.AddCommand(newChannelJoinCmd(a), newChannelLeaveCmd(a), newChannelLsCmd(a), newChannelInfoCmd(a), newChannelConfigCmd(a))
 	return c
+}
+
+func newChannelLsCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "ls [--watch]", Short: "Channels of this node",
+		Long:    "Lists the channels that the node has joined.\n\n" + whichNode,
+		Example: "  grapevine channel ls\n  grapevine channel ls -o name",
+		Args:    exactly(), Annotations: watched(next("grapevine channel info CH")),
+		RunE: func(c *cobra.Command, _ []string) error {
+			t, err := a.node()
+			if err != nil {
+				return err
+			}
+			defer t.Close()
+			return a.watch(c.Context(), func(ctx context.Context) (*screen, error) {
+				l, err := t.Channels(ctx)
+				if err != nil {
+					return nil, err
+				}
+				return &screen{obj: l, show: func(t *table) { showChannels(t, l) }, names: func() (names []string) {
+					for _, i := range l.Items {
+						names = append(names, i.Name)
+					}
+					return names
+				}}, nil
+			})
+		},
+	}
+}
+
+func showChannels(t *table, l *admin.ChannelList) {
+	if len(l.Items) == 0 {
+		t.row("no channel is joined")
+		return
+	}
+	t.row("CHANNEL", "HEIGHT", "STATE", "TIP")
+	for _, i := range l.Items {
+		state := "running"
+		if i.Halted {
+			state = "HALTED"
+		}
+		t.row(i.Name, i.Height, state, i.TipHash)
+	}
 }
 
 func newChannelInfoCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use: "info CH [--data DIR]", Short: "Height, hashes, organisations, orderers, config sequence",
-		Example: "  grapevine channel info mychannel --data DIR\n  grapevine channel info mychannel --data DIR -o json",
-		Args:    exactly("CH"),
+		Use: "info CH [--watch] [--data DIR]", Short: "Height, hashes, organisations, orderers, config sequence",
+		Long:    "Tells of channel CH as the node holds it, or as a data folder does that no node\nhas open.\n\n" + whichNode,
+		Example: "  grapevine channel info mychannel\n  grapevine channel info mychannel -o json\n  grapevine channel info mychannel --data DIR",
+		Args:    exactly("CH"), Annotations: watched(nil), ValidArgsFunction: a.completeChannels,
 	}
 	data := c.Flags().String("data", "", "read this data folder instead of asking a node")
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if err := checkChannel(args[0]); err != nil {
-			return err
-		}
-		if *data == "" {
-			_, err := a.chain(c, args[0], "")
-			return err
-		}
-		s, err := a.openChain(args[0], *data)
+		src, err := a.chain(args[0], *data)
 		if err != nil {
 			return err
 		}
-		defer s.Close()
-		info, err := storedInfo(s)
-		if err != nil {
-			return err
-		}
-		return a.emit(info, func(t *table) { showInfo(t, info) }, func() []string { return []string{info.Name} })
+		err = a.watch(c.Context(), func(ctx context.Context) (*screen, error) {
+			i, err := src.Info(ctx)
+			if err != nil {
+				return nil, err
+			}
+			return &screen{obj: i, show: func(t *table) { showInfo(t, i) }, names: func() []string { return []string{i.Name} }}, nil
+		})
+		return errors.Join(err, src.Close())
 	}
 	return c
 }
 
-// storedInfo tells of a channel in a data folder that no node has open.
-func storedInfo(s *stored) (*admin.ChannelInfo, error) {
-	raw, number, err := s.ConfigBlock()
-	if err != nil {
-		return nil, err
+func newChannelConfigCmd(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use: "config CH [--data DIR]", Short: "The current channel configuration as JSON",
+		Long:    "Prints the configuration in force on channel CH as configtxlator prints a\ncommon.Config: certificates, policies and values opened.\n\n" + whichNode,
+		Example: "  grapevine channel config mychannel\n  grapevine channel config mychannel | jq .channel_group.groups.Application",
+		Args:    exactly("CH"), ValidArgsFunction: a.completeChannels,
 	}
-	b, err := block.Decode(raw)
-	if err != nil {
-		return nil, err
-	}
-	cfg, err := channel.Parse(b)
-	if err != nil {
-		return nil, fmt.Errorf("configuration in block %d: %w", number, err)
-	}
-	tip := s.Tip()
-	out := &admin.ChannelInfo{
-		Name: s.Name(), Height: tip.Height, TipHash: hex.EncodeToString(tip.Hash[:]),
-		ConfigSequence: cfg.Sequence(), ConfigBlock: number, Consensus: cfg.Consensus(), Validity: admin.ValidityNone,
-	}
-	if out.GenesisHash, _, err = hashes(s, 0); err != nil {
-		return nil, err
-	}
-	if _, out.PreviousHash, err = hashes(s, tip.Height-1); err != nil {
-		return nil, err
-	}
-	for _, o := range cfg.Orgs() {
-		out.Orgs = append(out.Orgs, admin.ChannelOrg{Org: o.Name, MSPID: o.MSPID, Anchors: o.Anchors})
-	}
-	for _, o := range cfg.Orderers() {
-		out.Orderers = append(out.Orderers, admin.ChannelOrderer{Endpoint: o.Endpoint, MSPID: o.MSPID})
-	}
-	if err := s.Halted(); err != nil {
-		out.Halted, out.HaltCode = true, "ledger.halted"
-		if r := wire.ReasonOf(err); r != nil {
-			out.HaltCode = r.Code()
+	data := c.Flags().String("data", "", "read this data folder instead of asking a node")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		src, err := a.chain(args[0], *data)
+		if err != nil {
+			return err
 		}
+		ctx, cancel := a.within(c.Context(), askTime)
+		defer cancel()
+		text, err := src.JSON(ctx)
+		if err = errors.Join(err, src.Close()); err != nil {
+			return err
+		}
+		if a.flags.output == "yaml" {
+			if text, err = toYAML(text); err != nil {
+				return err
+			}
+		}
+		return a.write(append(bytes.TrimRight(text, "\n"), '\n'))
 	}
-	return out, nil
-}
-
-// hashes returns a block's hash and its previous one's, in hexadecimal.
-func hashes(s chain, n uint64) (hash, previous string, err error) {
-	raw, err := s.Block(n)
-	if err != nil {
-		return "", "", err
-	}
-	b, err := block.Decode(raw)
-	if err != nil {
-		return "", "", err
-	}
-	h := block.HeaderHash(b.Header)
-	return hex.EncodeToString(h[:]), hex.EncodeToString(b.Header.PreviousHash), nil
+	return c
 }
 
 func showInfo(t *table, i *admin.ChannelInfo) {
 	t.row("channel", i.Name)
-	t.row("height", i.Height)
+	t.row("height", fmt.Sprintf("%d, %d behind", i.Height, i.Lag))
 	t.row("tip", i.TipHash)
 	t.row("genesis", i.GenesisHash)
 	t.row("config", fmt.Sprintf("sequence %d, in block %d", i.ConfigSequence, i.ConfigBlock))
 	t.row("consensus", i.Consensus)
 	for _, o := range i.Orgs {
-		t.row("org", fmt.Sprintf("%s (%s) anchors %s", o.Org, o.MSPID, orDash(strings.Join(o.Anchors, " "))))
+		t.row("org", fmt.Sprintf("%s (%s) anchors %s, %d alive", o.Org, o.MSPID, orDash(strings.Join(o.Anchors, " ")), o.Alive))
 	}
 	for _, o := range i.Orderers {
 		t.row("orderer", fmt.Sprintf("%s (%s)", o.Endpoint, o.MSPID))

@@ -87,20 +87,6 @@ func TestCLI4BadNumbers(t *testing.T) {
 	play{}.fails(t, 2, "CHN006", "block", "get", "My Channel", "1", "--data", "d")
 }
 
-func TestRanges(t *testing.T) {
-	for in, want := range map[string][2]uint64{"3": {3, 3}, "0..9": {0, 9}, "oldest..newest": {0, 30}, "newest": {30, 30}, "7..7": {7, 7}} {
-		from, to, err := parseRange(in, 31)
-		require.NoError(t, err, in)
-		require.Equal(t, want, [2]uint64{from, to}, in)
-	}
-	for _, in := range []string{"", "..", "3..", "9..3", "a..b", "1..2..3", "-1..2"} {
-		_, _, err := parseRange(in, 31)
-		require.Equal(t, "API003", fault.Of(err).Code, in)
-	}
-	_, err := parseNumber("newest", 0)
-	require.Equal(t, "API007", fault.Of(err).Code)
-}
-
 func TestCLI10KeysAreNeverShown(t *testing.T) {
 	dir := t.TempDir()
 	const body = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgSECRET"

@@ -2,9 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
+
+	"grapevine/cmd/grapevine/dev"
 )
 
 func newCompletionCmd(a *app) *cobra.Command {
@@ -38,4 +43,49 @@ func newCompletionCmd(a *app) *cobra.Command {
 			return a.write(b.Bytes())
 		},
 	}
+}
+
+// completeTime is how long a shell waits for a node, at most.
+const completeTime = time.Second
+
+// completeChannels completes the first argument with the channels that the node
+// of the flags has joined.
+func (a *app) completeChannels(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+	t, err := a.node()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer t.Close()
+	ctx, cancel := context.WithTimeout(c.Context(), completeTime)
+	defer cancel()
+	l, err := t.Channels(ctx)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var out []string
+	for _, i := range l.Items {
+		out = append(out, i.Name)
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
+// completeFlags completes the values of the flags that every verb takes.
+func (a *app) completeFlags(root *cobra.Command) error {
+	fixed := func(values ...string) cobra.CompletionFunc {
+		return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)
+	}
+	return errors.Join(
+		root.RegisterFlagCompletionFunc("output", fixed(outputs...)),
+		root.RegisterFlagCompletionFunc("context", fixed(dev.ContextName)),
+		root.RegisterFlagCompletionFunc("target", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			n, err := a.devNetwork()
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveDefault // a folder, perhaps
+			}
+			return n.Names(), cobra.ShellCompDirectiveDefault
+		}),
+	)
 }

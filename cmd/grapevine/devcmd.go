@@ -51,7 +51,7 @@ func (d *devCmd) folder() (string, error) {
 	if *d.dir != "" {
 		return d.path(*d.dir), nil
 	}
-	return dev.DefaultDir()
+	return dev.DefaultDir(d.getenv)
 }
 
 func (d *devCmd) find() (*dev.Network, error) {
@@ -88,20 +88,26 @@ and stops all nodes then.`,
 			return err
 		}
 		u := &upRun{devCmd: d, start: d.now(), last: d.now()}
-		n, err := dev.Open(dir, s, inProcess, u.step)
-		if err != nil {
+		d.long.Store(!detach)
+		if u.net, err = dev.Open(dir, s, inProcess, u.step); err != nil {
 			return err
 		}
-		u.net = n
-		if inProcess && detach {
+		switch {
+		case inProcess && !detach:
+			return u.host(c.Context())
+		case inProcess:
 			if err := u.background(); err != nil {
 				return err
 			}
 		}
-		if inProcess && !detach {
-			return u.host(c.Context())
-		}
-		if err := u.ready(c.Context()); err != nil || detach {
+		err = u.ready(c.Context())
+		switch {
+		case c.Context().Err() != nil: // told to stop before it was up
+			if err := u.stop(c.Context()); err != nil {
+				return err
+			}
+			return c.Context().Err()
+		case err != nil || detach:
 			return err
 		}
 		return u.attend(c.Context())
@@ -134,19 +140,39 @@ func (u *upRun) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	out := &admin.DevUp{DevState: *s, Dir: u.net.Dir(), Context: "", InProcess: u.net.InProcess,
-		ElapsedMs: u.now().Sub(u.start).Milliseconds(), Steps: u.steps, Next: []string{"grapevine dev tx --count 100", "grapevine dev kill peer1.org1", `eval "$(grapevine dev env org1)"`}}
+	out := &admin.DevUp{DevState: *s, Dir: u.net.Dir(), Context: dev.ContextName, InProcess: u.net.InProcess, Steps: u.steps}
+	if err := u.net.Register(u.getenv); err != nil {
+		out.Context = ""
+		u.say("warning: the context %s is not registered: %v\n", dev.ContextName, err)
+	}
+	at := ""
+	if dir, err := dev.DefaultDir(u.getenv); err != nil || dir != u.net.Dir() {
+		at = " --dir " + dev.Quote(u.net.Dir())
+	}
+	peers := u.net.Peers()
+	out.Next = []string{
+		"grapevine dev tx --count 100" + at, "grapevine dev kill " + peers[len(peers)-1].Name + at, `eval "$(grapevine dev env org1` + at + `)"`,
+	}
+	out.ElapsedMs = u.now().Sub(u.start).Milliseconds()
 	u.say("Ready in %.1fs.\n", float64(out.ElapsedMs)/1000)
 	return u.emit(out, func(t *table) {
 		fmt.Fprint(t, dev.Table(s))
-		fmt.Fprintf(t, "Next:  %s    %s    %s\n", out.Next[0], out.Next[1], out.Next[2])
-	}, nil)
+		for i, n := range out.Next {
+			fmt.Fprintf(t, "%-6s%s\n", map[bool]string{true: "Next:"}[i == 0], n)
+		}
+	}, u.net.Names)
+}
+
+// watchable says whether somebody looks at a terminal and wants to see tables
+// there.
+func (u *upRun) watchable() bool {
+	o := u.flags.output
+	return terminal(u.out) && terminal(u.in) && (o == "table" || o == "wide")
 }
 
 // attend stays with the network until it is told to stop, and then stops it.
 func (u *upRun) attend(ctx context.Context) error {
-	u.long.Store(true)
-	if terminal(u.out) && terminal(u.in) {
+	if u.watchable() {
 		left, err := u.net.View(ctx, u.in, u.out, u.color())
 		if err != nil || left {
 			return err
@@ -154,8 +180,14 @@ func (u *upRun) attend(ctx context.Context) error {
 	} else {
 		<-ctx.Done()
 	}
+	return u.stop(ctx)
+}
+
+// stop stops all nodes, although ctx has ended.
+func (u *upRun) stop(ctx context.Context) error {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
+	u.say("stopping all nodes\n")
 	return u.net.Down(end)
 }
 
@@ -163,7 +195,6 @@ func (u *upRun) attend(ctx context.Context) error {
 func (u *upRun) host(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	u.long.Store(true)
 	up := make(chan error, 1)
 	err := u.net.Host(ctx, build(), func() {
 		go func() {
@@ -172,7 +203,7 @@ func (u *upRun) host(ctx context.Context) error {
 			switch {
 			case err != nil:
 				cancel()
-			case terminal(u.out) && terminal(u.in):
+			case u.watchable():
 				_, _ = u.net.View(ctx, u.in, u.out, u.color()) // leaving it ends what it shows: the nodes live here
 				cancel()
 			}
@@ -243,7 +274,10 @@ func (d *devCmd) clean() *cobra.Command {
 		}
 		ctx, cancel := d.within(c.Context(), stopTime)
 		defer cancel()
-		return n.Clean(ctx)
+		if err := n.Clean(ctx); err != nil {
+			return err
+		}
+		return n.Forget(d.getenv)
 	}
 	return c
 }
@@ -264,7 +298,7 @@ func (a *app) confirm(question string) error {
 func (d *devCmd) status() *cobra.Command {
 	c := &cobra.Command{
 		Use: "status", Short: "Every node on one screen", Args: exactly(),
-		Example: "  grapevine dev status\n  grapevine dev status --wait 30s -o json",
+		Example: "  grapevine dev status\n  grapevine dev status --wait 30s -o json", Annotations: watched(next("grapevine dev logs NAME", "grapevine status --target NAME")),
 	}
 	wait := c.Flags().Duration("wait", 0, "wait until the network is ready; exit 7 if it isn't in time")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -272,16 +306,17 @@ func (d *devCmd) status() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		ctx := c.Context()
-		s := n.Status(ctx)
-		if *wait > 0 && !s.Ready {
-			ctx, cancel := context.WithTimeout(ctx, *wait)
+		if *wait > 0 {
+			ctx, cancel := context.WithTimeout(c.Context(), *wait)
 			defer cancel()
-			if s, err = n.Wait(ctx, func(s *admin.DevState) bool { return s.Ready }); err != nil {
+			if _, err := n.Wait(ctx, func(s *admin.DevState) bool { return s.Ready }); err != nil {
 				return err
 			}
 		}
-		return d.emit(&admin.DevStatus{DevState: *s}, func(t *table) { fmt.Fprint(t, dev.Table(s)) }, nil)
+		return d.watch(c.Context(), func(ctx context.Context) (*screen, error) {
+			s := n.Status(ctx)
+			return &screen{obj: &admin.DevStatus{DevState: *s}, show: func(t *table) { fmt.Fprint(t, dev.Table(s)) }, names: n.Names}, ctx.Err()
+		})
 	}
 	return c
 }
@@ -315,9 +350,5 @@ func (d *devCmd) names(*cobra.Command, []string, string) ([]string, cobra.ShellC
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	var out []string
-	for _, v := range n.Nodes {
-		out = append(out, v.Name)
-	}
-	return out, cobra.ShellCompDirectiveNoFileComp
+	return n.Names(), cobra.ShellCompDirectiveNoFileComp
 }

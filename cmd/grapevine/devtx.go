@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -93,12 +94,12 @@ func (d *devCmd) env() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		var text strings.Builder
 		for _, e := range n.Env(v) {
-			if err := d.write([]byte("export " + e + "\n")); err != nil {
-				return err
-			}
+			name, value, _ := strings.Cut(e, "=")
+			fmt.Fprintf(&text, "export %s=%s\n", name, dev.Quote(value))
 		}
-		return nil
+		return d.write([]byte(text.String()))
 	}
 	return c
 }

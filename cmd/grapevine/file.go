@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/pem"
 	"errors"
@@ -101,25 +102,71 @@ func readCertificates(path string) ([][]byte, error) {
 	return nil, fault.Newf("CERT006", "%s holds no certificate", path).Because("there is neither a PEM block CERTIFICATE nor DER in it")
 }
 
-// blockFiles yields the files of a folder in the order of their names. Folders
-// and hidden files are passed over.
-func blockFiles(dir string) (iter.Seq2[[]byte, error], error) {
-	entries, err := os.ReadDir(dir)
+// blockFiles yields the blocks of a folder's files in the order of their names,
+// a block each; folders and hidden files are passed over. Of one file it yields
+// all that block export wrote into it, or the one block that it is.
+func blockFiles(path string) (iter.Seq2[[]byte, error], error) {
+	info, err := os.Stat(path)
+	if err == nil && !info.IsDir() {
+		return exported(path)
+	}
+	entries, err := os.ReadDir(path)
 	if err != nil {
-		return nil, fault.Newf(fault.BadFile, "cannot read the folder %s", dir).Because(bare(err)).From(err)
+		return nil, fault.Newf(fault.BadFile, "cannot read the folder %s", path).Because(bare(err)).From(err)
 	}
 	var names []string
 	for _, e := range entries {
 		if !e.IsDir() && !strings.HasPrefix(e.Name(), ".") {
-			names = append(names, filepath.Join(dir, e.Name()))
+			names = append(names, filepath.Join(path, e.Name()))
 		}
 	}
 	if len(names) == 0 {
-		return nil, fault.Newf(fault.BadFile, "the folder %s holds no files", dir)
+		return nil, fault.Newf(fault.BadFile, "the folder %s holds no files", path)
 	}
 	return func(yield func([]byte, error) bool) {
 		for _, n := range names {
 			if b, err := readFile(n, maxBlockFile); !yield(b, err) || err != nil {
+				return
+			}
+		}
+	}, nil
+}
+
+// blockTag begins every marshalled common.Block: field 1, its header. No frame
+// begins so: a block of ten bytes is none.
+const blockTag = 0x0a
+
+// exported yields the blocks of a file in protobuf's delimited form, which block
+// export writes: each block behind its length, a varint. A part that isn't whole
+// comes as it is, and is then no block.
+func exported(path string) (iter.Seq2[[]byte, error], error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fault.Newf(fault.BadFile, "cannot use %s", path).Because(bare(err)).From(err)
+	}
+	r := bufio.NewReader(f)
+	begin, err := r.Peek(1)
+	if err != nil || begin[0] == blockTag {
+		if err := f.Close(); err != nil {
+			return nil, fmt.Errorf("closing %s: %w", path, err)
+		}
+		b, err := readFile(path, maxBlockFile)
+		return func(yield func([]byte, error) bool) { yield(b, nil) }, err
+	}
+	return func(yield func([]byte, error) bool) {
+		defer f.Close()
+		for {
+			b, err := wire.ReadFrame(r, maxBlockFile)
+			switch {
+			case errors.Is(err, io.EOF):
+				return
+			case wire.ReasonOf(err) != nil:
+				yield([]byte("a block that is cut off or too large"), nil)
+				return
+			case err != nil:
+				err = fault.Newf(fault.BadFile, "cannot read %s", path).Because(bare(err)).From(err)
+			}
+			if !yield(b, err) || err != nil {
 				return
 			}
 		}

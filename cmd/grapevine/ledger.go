@@ -32,9 +32,10 @@ func newLedgerCmd(a *app) *cobra.Command {
 
 func newLedgerImportCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use: "import --genesis F --blocks DIR --data DIR", Short: "Verify and append blocks to a (new) data folder, offline",
+		Use: "import --genesis F --blocks DIR|FILE --data DIR", Short: "Verify and append blocks to a (new) data folder, offline",
 		Long: `Verifies the files of --blocks as block verify does, in the order of their names
-from block 0 on, and appends them to the data folder. The folder may be new, or
+from block 0 on, or the blocks of one file that block export wrote, and appends
+them to the data folder. The folder may be new, or
 hold a beginning of the same chain. At the first block that doesn't hold it stops
 and exits with 6; what came before stays.`,
 		Example:     "  grapevine ledger import --genesis genesis.block --blocks blocks/ --data DIR\n  grapevine ledger import --genesis genesis.block --blocks more/ --data DIR -o json",
@@ -42,7 +43,7 @@ and exits with 6; what came before stays.`,
 		Annotations: next("grapevine channel info CH --data DIR", "grapevine block get CH newest --data DIR"),
 	}
 	genesis := c.Flags().String("genesis", "", "the channel's genesis block")
-	blocks := c.Flags().String("blocks", "", "the folder of block files")
+	blocks := c.Flags().String("blocks", "", "the folder of block files, or a file of block export")
 	data := c.Flags().String("data", "", "the data folder")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *genesis == "" || *blocks == "" || *data == "" {
@@ -64,7 +65,7 @@ and exits with 6; what came before stays.`,
 	return c
 }
 
-// importChain verifies the files of a folder and appends them to a data folder.
+// importChain verifies blocks from files and appends them to a data folder.
 func (a *app) importChain(ctx context.Context, genesis, blocks, data string) (_ *admin.LedgerImport, err error) {
 	first, err := readFile(a.path(genesis), maxBlockFile)
 	if err != nil {

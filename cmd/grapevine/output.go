@@ -31,19 +31,31 @@ func (t *table) row(cells ...any) {
 	_, _ = t.Write([]byte{'\n'})
 }
 
+// flush ends a block of rows: those below are aligned by themselves.
+func (t *table) flush() { _ = t.Flush() } // into memory
+
 // emit prints an object in the form that -o asks for. Show writes its table, and
 // names the names for -o name; nil names prints the table's.
 func (a *app) emit(obj any, show func(t *table), names func() []string) error {
+	text, err := a.form(obj, show, names)
+	if err != nil {
+		return err
+	}
+	return a.write(text)
+}
+
+// form is what emit prints.
+func (a *app) form(obj any, show func(t *table), names func() []string) ([]byte, error) {
 	var b bytes.Buffer
 	switch a.flags.output {
 	case "json", "yaml":
 		raw, err := admin.Marshal(obj)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if a.flags.output == "yaml" {
 			if raw, err = toYAML(raw); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		b.Write(bytes.TrimRight(raw, "\n"))
@@ -61,10 +73,10 @@ func (a *app) emit(obj any, show func(t *table), names func() []string) error {
 		t.Init(&b, 0, 8, 2, ' ', 0)
 		show(t)
 		if err := t.Flush(); err != nil {
-			return fmt.Errorf("write table: %w", err)
+			return nil, fmt.Errorf("write table: %w", err)
 		}
 	}
-	return a.write(trimLines(b.Bytes()))
+	return trimLines(b.Bytes()), nil
 }
 
 // write puts data on stdout.

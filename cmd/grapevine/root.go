@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"grapevine/cmd/grapevine/conf"
 	"grapevine/cmd/grapevine/fault"
 )
 
@@ -26,6 +27,7 @@ const (
 // verbs lists the constructors of all verb groups.
 var verbs = []func(a *app) *cobra.Command{
 	newDevCmd,
+	newStatusCmd,
 	newPeerCmd,
 	newOrdererCmd,
 	newChannelCmd,
@@ -77,6 +79,9 @@ X.509 (MSP) identity. It verifies each block before it keeps it or passes it on.
 	for _, v := range verbs {
 		root.AddCommand(v(a))
 	}
+	if err := a.completeFlags(root); err != nil {
+		panic("grapevine: " + err.Error()) // a flag misspelt in this package
+	}
 	tidy(a, root)
 	return root
 }
@@ -123,6 +128,9 @@ func (a *app) checkFlags(c *cobra.Command) error {
 	if !slices.Contains(outputs, a.flags.output) {
 		return fault.Newf(fault.Usage, "-o %s is none of %s", a.flags.output, strings.Join(outputs, ", ")).
 			Do(c.CommandPath() + " -o " + nearest(a.flags.output, outputs, "json"))
+	}
+	if a.flags.watch && c.Annotations[watchKey] == "" {
+		return usage(c, c.CommandPath()+" can't be watched")
 	}
 	if a.flags.timeout < 0 {
 		return usage(c, "--timeout is negative")
@@ -173,7 +181,7 @@ func flagError(c *cobra.Command, err error) error {
 func nearest(name string, names []string, def string) string {
 	best, found := len(name)/2+1, def
 	for _, n := range slices.Sorted(slices.Values(names)) {
-		d := edits(name, n)
+		d := conf.Distance(name, n, best)
 		if strings.HasPrefix(n, name) && len(name) > 1 {
 			d = 0
 		}
@@ -182,30 +190,6 @@ func nearest(name string, names []string, def string) string {
 		}
 	}
 	return found
-}
-
-// edits is the Levenshtein distance of two short words.
-func edits(a, b string) int {
-	if len(a) > 60 || len(b) > 60 {
-		return 60
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		last := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := last
-			if a[i] != b[j] {
-				cost++
-			}
-			last = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // exactly wants that many arguments, named for the message.

@@ -1,20 +1,24 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 
-	"github.com/spf13/cobra"
-
+	"grapevine/cmd/grapevine/admin"
 	"grapevine/cmd/grapevine/fault"
 	"grapevine/ledger"
 )
 
-// A chain is where a verb reads a channel's blocks: a data folder, or a node.
+// A chain is where a verb reads a channel's blocks: a node, or a data folder.
 type chain interface {
-	Height() uint64
-	Block(n uint64) ([]byte, error)
+	Info(ctx context.Context) (*admin.ChannelInfo, error)
+	JSON(ctx context.Context) ([]byte, error)
+	Block(ctx context.Context, number string, full bool) (*admin.Block, error)
+	Verify(ctx context.Context, span string) (*admin.BlockVerification, error)
+	Raw(ctx context.Context, span string, each func(raw []byte) error) error
 	Close() error
 }
 
@@ -23,23 +27,38 @@ func ledgerDir(data string) string { return filepath.Join(data, "ledger") }
 
 // A stored chain is one read from a data folder.
 type stored struct {
-	*ledger.Ledger
+	*admin.Chain
 	db *ledger.DB
 }
 
 func (s *stored) Close() error { return s.db.Close() }
 
+// A remote chain is a running node's.
+type remote struct{ admin.Remote }
+
+func (r remote) Close() error {
+	r.Client.Close()
+	return nil
+}
+
 // chain opens a channel's blocks: those of the data folder, or, without one, of
 // the node that the flags name.
-func (a *app) chain(c *cobra.Command, name, data string) (chain, error) {
-	if data == "" {
-		return nil, fault.New(fault.Usage, "--data is missing").Do(c.CommandPath() + " --help")
+func (a *app) chain(name, data string) (chain, error) {
+	if err := admin.CheckChannel(name); err != nil {
+		return nil, err
 	}
-	return a.openChain(name, data)
+	if data != "" {
+		return a.openChain(name, data)
+	}
+	t, err := a.node()
+	if err != nil {
+		return nil, err
+	}
+	return remote{admin.Remote{Client: t.Client, Name: name}}, nil
 }
 
 // openChain opens a channel in a data folder. It makes nothing.
-func (a *app) openChain(name, data string) (*stored, error) {
+func (a *app) openChain(name, data string) (chain, error) {
 	dir := ledgerDir(a.path(data))
 	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
 		return nil, fault.Newf(fault.BadFile, "%s holds no ledger", data).Because("there is no folder " + dir).
@@ -56,7 +75,11 @@ func (a *app) openChain(name, data string) (*stored, error) {
 		}
 		return nil, errors.Join(err, db.Close())
 	}
-	return &stored{l, db}, nil
+	c, err := admin.ReadChain(l)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return &stored{c, db}, nil
 }
 
 func held(db *ledger.DB) string {
@@ -64,12 +87,5 @@ func held(db *ledger.DB) string {
 	if len(names) == 0 {
 		return "it holds none"
 	}
-	text := "it holds "
-	for i, n := range names {
-		if i > 0 {
-			text += ", "
-		}
-		text += n
-	}
-	return text
+	return "it holds " + strings.Join(names, ", ")
 }

@@ -18,24 +18,33 @@ import (
 	"grapevine/wire"
 )
 
-// A Client speaks to one node over its admin socket. It is safe for concurrent
-// use.
+// A Client speaks to one node: over its admin socket, or, to read only, over
+// its operations listener. It is safe for concurrent use.
 type Client struct {
-	dir  string
-	http *http.Client
+	place string // where it dials, for people
+	base  string // URL before the path
+	http  *http.Client
 }
 
 // Dial returns a client of the node with this data folder. It connects with
 // the first request.
-func Dial(dir string) *Client {
-	path := Socket(dir)
-	return &Client{dir: dir, http: &http.Client{Transport: &http.Transport{
+func Dial(dir string) *Client { return DialSocket(Socket(dir)) }
+
+// DialSocket returns a client of the node that listens on this Unix socket.
+func DialSocket(path string) *Client {
+	return &Client{path, "http://node", &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
 		},
 		MaxIdleConnsPerHost: 4,
 	}}}
+}
+
+// DialHTTP returns a client of the node whose operations listener is there: an
+// http or https URL without a path. T, for https, may be nil.
+func DialHTTP(base string, transport *http.Transport) *Client {
+	return &Client{base, base, &http.Client{Transport: transport}}
 }
 
 // Close drops idle connections.
@@ -46,41 +55,9 @@ func (c *Client) Status(ctx context.Context) (*Status, error) {
 	return get[Status](ctx, c, "/status", nil)
 }
 
-// Channels, Info, Config and Block are the objects of their verbs.
+// Channels asks which channels the node has.
 func (c *Client) Channels(ctx context.Context) (*ChannelList, error) {
 	return get[ChannelList](ctx, c, "/channels", nil)
-}
-
-// Info asks for a channel.
-func (c *Client) Info(ctx context.Context, ch string) (*ChannelInfo, error) {
-	return get[ChannelInfo](ctx, c, channelPath(ch), nil)
-}
-
-// Config asks for a channel's configuration, as JSON.
-func (c *Client) Config(ctx context.Context, ch string) ([]byte, error) {
-	resp, err := c.do(ctx, http.MethodGet, channelPath(ch)+"/config", nil, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	return io.ReadAll(resp.Body)
-}
-
-// Block asks for one block: a number, "oldest" or "newest".
-func (c *Client) Block(ctx context.Context, ch, n string, full bool) (*Block, error) {
-	return get[Block](ctx, c, channelPath(ch)+"/blocks/"+url.PathEscape(n), url.Values{"full": {strconv.FormatBool(full)}})
-}
-
-// Height waits until more than above blocks are held, or for a while, and
-// returns the channel as it is then.
-func (c *Client) Height(ctx context.Context, ch string, above uint64, wait time.Duration) (*ChannelItem, error) {
-	return get[ChannelItem](ctx, c, channelPath(ch)+"/height", url.Values{"above": {strconv.FormatUint(above, 10)}, "wait": {wait.String()}})
-}
-
-// Verify asks the node to check blocks again; span is FROM..TO, N, or empty for
-// all.
-func (c *Client) Verify(ctx context.Context, ch, span string) (*BlockVerification, error) {
-	return get[BlockVerification](ctx, c, channelPath(ch)+"/verification", url.Values{"range": {span}})
 }
 
 // Join hands the node a genesis block; ch, if not empty, is the channel that it
@@ -94,42 +71,91 @@ func (c *Client) Leave(ctx context.Context, ch string, purge bool) (*Left, error
 	return send[Left](ctx, c, http.MethodPost, channelPath(ch)+"/leave", url.Values{"purge": {strconv.FormatBool(purge)}}, nil)
 }
 
+// Post sends an empty request outside the API, as the process that hosts a
+// development network takes them.
+func (c *Client) Post(ctx context.Context, path string) error {
+	resp, err := c.send(ctx, http.MethodPost, path, nil)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// A Remote is one channel of a node: what [Chain] is to those who hold the
+// ledger.
+type Remote struct {
+	*Client
+	Name string
+}
+
+// Info asks for the channel.
+func (r Remote) Info(ctx context.Context) (*ChannelInfo, error) {
+	return get[ChannelInfo](ctx, r.Client, channelPath(r.Name), nil)
+}
+
+// JSON asks for the configuration in force.
+func (r Remote) JSON(ctx context.Context) ([]byte, error) {
+	resp, err := r.do(ctx, http.MethodGet, channelPath(r.Name)+"/config", nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, r.lost(ctx, err)
+	}
+	return raw, nil
+}
+
+// Block asks for one block: a number, "oldest" or "newest".
+func (r Remote) Block(ctx context.Context, n string, full bool) (*Block, error) {
+	return get[Block](ctx, r.Client, channelPath(r.Name)+"/blocks/"+url.PathEscape(n), url.Values{"full": {strconv.FormatBool(full)}})
+}
+
+// Verify asks the node to check a span's blocks again.
+func (r Remote) Verify(ctx context.Context, span string) (*BlockVerification, error) {
+	return get[BlockVerification](ctx, r.Client, channelPath(r.Name)+"/verification", url.Values{"range": {span}})
+}
+
+// Height waits until more than above blocks are held, or for a while, and
+// returns the channel as it is then.
+func (r Remote) Height(ctx context.Context, above uint64, wait time.Duration) (*ChannelItem, error) {
+	return get[ChannelItem](ctx, r.Client, channelPath(r.Name)+"/height", url.Values{"above": {strconv.FormatUint(above, 10)}, "wait": {wait.String()}})
+}
+
 // Tail calls each with every block from from on (a number, "oldest" or
-// "newest"; "" for what comes next) as one line of JSON, until ctx ends or each
-// returns an error.
-func (c *Client) Tail(ctx context.Context, ch, from string, each func(line []byte) error) error {
-	resp, err := c.do(ctx, http.MethodGet, channelPath(ch)+"/blocks", url.Values{"from": {from}}, nil)
+// "newest"; "" for what comes next), until ctx ends or each returns an error.
+func (r Remote) Tail(ctx context.Context, from string, each func(*Block) error) error {
+	resp, err := r.do(ctx, http.MethodGet, channelPath(r.Name)+"/blocks", url.Values{"from": {from}}, nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	r := bufio.NewReader(resp.Body)
-	for {
-		line, err := r.ReadBytes('\n')
-		if err != nil {
-			return c.lost(ctx, err)
+	for d := json.NewDecoder(resp.Body); ; {
+		b := new(Block)
+		if err := d.Decode(b); err != nil {
+			return r.lost(ctx, err)
 		}
-		if err := each(bytes.TrimSpace(line)); err != nil {
+		if err := each(b); err != nil {
 			return err
 		}
 	}
 }
 
 // Raw calls each with the marshalled blocks of a span.
-func (c *Client) Raw(ctx context.Context, ch, span string, each func(raw []byte) error) error {
-	resp, err := c.do(ctx, http.MethodGet, channelPath(ch)+"/raw", url.Values{"range": {span}}, nil)
+func (r Remote) Raw(ctx context.Context, span string, each func(raw []byte) error) error {
+	resp, err := r.do(ctx, http.MethodGet, channelPath(r.Name)+"/raw", url.Values{"range": {span}}, nil)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	r := bufio.NewReader(resp.Body)
-	for {
-		raw, err := wire.ReadFrame(r, wire.MaxBlock)
-		if errors.Is(err, io.EOF) && len(raw) == 0 && wire.ReasonOf(err) == nil {
+	for in := bufio.NewReader(resp.Body); ; {
+		raw, err := wire.ReadFrame(in, wire.MaxBlock)
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
-			return c.lost(ctx, err)
+			return r.lost(ctx, err)
 		}
 		if err := each(raw); err != nil {
 			return err
@@ -137,17 +163,12 @@ func (c *Client) Raw(ctx context.Context, ch, span string, each func(raw []byte)
 	}
 }
 
-// Post sends an empty request outside the API, as the process that hosts a
-// development network takes them.
-func (c *Client) Post(ctx context.Context, path string) (*http.Response, error) {
-	return c.send(ctx, http.MethodPost, "http://node"+path, nil)
-}
-
+// lost is an answer that broke off.
 func (c *Client) lost(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fault.New(fault.Unreachable, "the node ended the answer before its end").From(err)
+	return fault.Newf(fault.Unreachable, "the node at %s ended its answer too early", c.place).Because(err.Error()).From(err).Do("see whether it still runs: grapevine status")
 }
 
 func channelPath(ch string) string { return "/channels/" + url.PathEscape(ch) }
@@ -169,46 +190,32 @@ func send[T any](ctx context.Context, c *Client, method, path string, q url.Valu
 	return out, nil
 }
 
-// do sends a request; the error of an answer that is one is the node's.
+// do sends a request of the API.
 func (c *Client) do(ctx context.Context, method, path string, q url.Values, body []byte) (*http.Response, error) {
-	u := "http://node/api/v1" + path
+	path = "/api/v1" + path
 	if len(q) > 0 {
-		u += "?" + q.Encode()
+		path += "?" + q.Encode()
 	}
-	resp, err := c.send(ctx, method, u, body)
-	if err != nil || resp.StatusCode == http.StatusOK {
-		return resp, err
+	return c.send(ctx, method, path, body)
+}
+
+// send sends a request; the error of an answer that is one is the node's.
+func (c *Client) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("request to %s: %w", c.place, err)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
 	}
 	defer resp.Body.Close()
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
 	if err != nil {
 		return nil, c.lost(ctx, err)
 	}
-	var e struct {
-		Code, Message string
-		Why, Fix      []string
-		ExitCode      int
-	}
-	if err := json.Unmarshal(raw, &e); err != nil || e.Code == "" {
-		return nil, fmt.Errorf("the node answered %s: %s", resp.Status, bytes.TrimSpace(raw))
-	}
-	f := fault.New(e.Code, e.Message).Because(e.Why...).WithExit(e.ExitCode)
-	f.Fix = e.Fix
-	return nil, f
-}
-
-func (c *Client) send(ctx context.Context, method, u string, body []byte) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, u, bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	resp, err := c.http.Do(req)
-	if err != nil && ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	if err != nil {
-		return nil, fault.Newf(fault.Unreachable, "no node answers at %s", Socket(c.dir)).From(err).
-			Do("start it: grapevine peer start", "name a running node with --target")
-	}
-	return resp, nil
+	return nil, c.refusal(resp.StatusCode, raw)
 }

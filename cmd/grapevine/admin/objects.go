@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -13,10 +12,8 @@ import (
 
 	"grapevine/channel"
 	"grapevine/cmd/grapevine/fault"
-	"grapevine/ledger"
 	"grapevine/msp"
 	"grapevine/node"
-	"grapevine/wire"
 )
 
 // soon is how long before its end a certificate is warned of.
@@ -146,13 +143,9 @@ func (s *Status) certificate(use string, id *msp.Identity) {
 
 func (s *Server) channels(*http.Request) (any, error) {
 	out := &ChannelList{}
-	add := func(l *ledger.Ledger) {
-		t := l.Tip()
-		out.Items = append(out.Items, ChannelItem{Name: l.Name(), Height: t.Height, TipHash: hex.EncodeToString(t.Hash[:]), Halted: l.Halted() != nil})
-	}
 	if s.Peer != nil {
 		for _, c := range s.Peer.Channels() {
-			add(c.Ledger())
+			out.Items = append(out.Items, *(&Chain{Ledger: c.Ledger()}).Item())
 		}
 		return out, nil
 	}
@@ -161,7 +154,7 @@ func (s *Server) channels(*http.Request) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		add(l)
+		out.Items = append(out.Items, *(&Chain{Ledger: l}).Item())
 	}
 	return out, nil
 }
@@ -171,7 +164,7 @@ func (s *Server) info(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := Info(c.ledger, c.conf)
+	out, err := c.Info(r.Context())
 	if err != nil || c.peer == nil {
 		return out, err
 	}
@@ -188,48 +181,6 @@ func (s *Server) info(r *http.Request) (any, error) {
 	}
 	for i := range out.Orgs {
 		out.Orgs[i].Alive = alive[out.Orgs[i].MSPID]
-	}
-	return out, nil
-}
-
-func haltCode(err error) string {
-	if r := wire.ReasonOf(err); r != nil {
-		return r.Code()
-	}
-	return fault.Of(err).Code
-}
-
-// Info is what a ledger and the configuration in force say of a channel.
-func Info(l *ledger.Ledger, conf *channel.Config) (*ChannelInfo, error) {
-	t := l.Tip()
-	first, err := l.Block(0)
-	if err != nil {
-		return nil, fmt.Errorf("reading block 0: %w", err)
-	}
-	genesis, err := DecodeBlock(first, nil, false)
-	if err != nil {
-		return nil, err
-	}
-	last, err := l.Block(t.Height - 1)
-	if err != nil {
-		return nil, fmt.Errorf("reading block %d: %w", t.Height-1, err)
-	}
-	tip, err := DecodeBlock(last, nil, false)
-	if err != nil {
-		return nil, err
-	}
-	out := &ChannelInfo{
-		Name: l.Name(), Height: t.Height, TipHash: hex.EncodeToString(t.Hash[:]), PreviousHash: tip.PreviousHash, GenesisHash: genesis.Hash,
-		ConfigSequence: conf.Sequence(), ConfigBlock: conf.Number(), Consensus: conf.Consensus(), Validity: ValidityNone,
-	}
-	if err := l.Halted(); err != nil {
-		out.Halted, out.HaltCode = true, haltCode(err)
-	}
-	for _, o := range conf.Orgs() {
-		out.Orgs = append(out.Orgs, ChannelOrg{Org: o.Name, MSPID: o.MSPID, Anchors: slices.Clone(o.Anchors)})
-	}
-	for _, o := range conf.Orderers() {
-		out.Orderers = append(out.Orderers, ChannelOrderer{Endpoint: o.Endpoint, MSPID: o.MSPID})
 	}
 	return out, nil
 }

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +15,6 @@ import (
 	"grapevine/block"
 	"grapevine/channel"
 	"grapevine/cmd/grapevine/fault"
-	"grapevine/ledger"
 	"grapevine/msp"
 	"grapevine/node"
 )
@@ -56,6 +54,10 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 func (s *Server) ReadOnly() http.Handler {
 	mux := http.NewServeMux()
 	s.reading(mux)
+	mux.HandleFunc("POST /api/v1/", func(w http.ResponseWriter, _ *http.Request) {
+		s.fail(w, fault.New("NET003", "the node lets itself be changed over its admin socket alone").
+			Do("name its data folder with --target, on its own machine"))
+	})
 	return mux
 }
 
@@ -122,9 +124,8 @@ func (s *Server) fail(w http.ResponseWriter, err error) {
 
 // room is one channel, whoever keeps it.
 type room struct {
-	ledger *ledger.Ledger
-	conf   *channel.Config
-	peer   *node.Channel // nil on an ordering node
+	*Chain
+	peer *node.Channel // nil on an ordering node
 }
 
 func (s *Server) room(r *http.Request) (*room, error) {
@@ -134,13 +135,13 @@ func (s *Server) room(r *http.Request) (*room, error) {
 		if err != nil {
 			return nil, noChannel(name, err)
 		}
-		return &room{c.Ledger(), c.Config(), c}, nil
+		return &room{&Chain{c.Ledger(), c.Config()}, c}, nil
 	}
 	led, conf, err := s.Orderer.Channel(name)
 	if err != nil {
 		return nil, noChannel(name, err)
 	}
-	return &room{led, conf, nil}, nil
+	return &room{&Chain{led, conf}, nil}, nil
 }
 
 func noChannel(name string, err error) error {
@@ -215,12 +216,11 @@ func (s *Server) height(r *http.Request) (any, error) {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), wait)
 		defer cancel()
-		if err := c.ledger.Wait(ctx, n+1); err != nil && ctx.Err() == nil {
+		if err := c.Ledger.Wait(ctx, n+1); err != nil && ctx.Err() == nil {
 			return nil, err
 		}
 	}
-	t := c.ledger.Tip()
-	return &ChannelItem{Name: c.ledger.Name(), Height: t.Height, TipHash: hex.EncodeToString(t.Hash[:]), Halted: c.ledger.Halted() != nil}, nil
+	return c.Item(), nil
 }
 
 func (s *Server) config(r *http.Request) (any, error) {
@@ -228,23 +228,8 @@ func (s *Server) config(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	raw, err := c.conf.JSON()
+	raw, err := c.JSON(r.Context())
 	return json.RawMessage(raw), err
-}
-
-// number reads a block's number: N, oldest or newest.
-func (c *room) number(text string) (uint64, error) {
-	switch text {
-	case "oldest":
-		return 0, nil
-	case "newest", "":
-		return c.ledger.Height() - 1, nil
-	}
-	n, err := strconv.ParseUint(text, 10, 63)
-	if err != nil {
-		return 0, fault.Newf(fault.BadNumber, "%q is no block number", text)
-	}
-	return n, nil
 }
 
 func (s *Server) block(r *http.Request) (any, error) {
@@ -252,34 +237,14 @@ func (s *Server) block(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	n, err := c.number(r.PathValue("n"))
-	if err != nil {
-		return nil, err
-	}
-	raw, err := c.ledger.Block(n)
-	if errors.Is(err, ledger.ErrNotFound) {
-		return nil, fault.Newf(fault.NotFound, "no block %d: the channel holds %d", n, c.ledger.Height())
-	}
-	if err != nil {
-		return nil, err
-	}
-	return c.decode(raw, n, r.URL.Query().Get("full") == "true")
+	return c.Block(r.Context(), r.PathValue("n"), r.URL.Query().Get("full") == "true")
 }
 
-// decode reads a block, and judges its signatures by the configuration in
-// force now where that one was in force before the block, too.
-func (c *room) decode(raw []byte, n uint64, full bool) (*Block, error) {
-	var rules *block.Rules
-	if n > c.conf.Number() {
-		rules = c.conf.Rules()
-	} else if conf, err := configBefore(c.ledger, n); err == nil {
-		rules = conf.Rules()
-	} else {
+// verify checks blocks that lie in the ledger again.
+func (s *Server) verify(r *http.Request) (any, error) {
+	c, err := s.room(r)
+	if err != nil {
 		return nil, err
 	}
-	b, err := DecodeBlock(raw, rules, full)
-	if err == nil {
-		b.Channel = c.ledger.Name()
-	}
-	return b, err
+	return c.Verify(r.Context(), r.URL.Query().Get("range"))
 }

@@ -342,6 +342,15 @@ type BlockVerification struct {
 	ElapsedMs int64          `json:"elapsedMs"`
 }
 
+// BlockExport is `block export`.
+type BlockExport struct {
+	Meta
+	Channel string `json:"channel"`
+	File    string `json:"file"`
+	Blocks  uint64 `json:"blocks"`
+	Size    uint64 `json:"size"`
+}
+
 // BlockFailure is a check that a block failed.
 type BlockFailure struct {
 	Number  uint64 `json:"number"`

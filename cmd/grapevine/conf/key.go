@@ -154,7 +154,7 @@ func (s *schema) nearestKey(low string) string {
 		if strings.HasSuffix(p, ".*") {
 			continue
 		}
-		d := distance(low, p, 2*best)
+		d := Distance(low, p, 2*best)
 		if d > 1 && p[strings.LastIndexByte(p, '.')+1:] == last {
 			d /= 2 // the right word in the wrong place
 		}
@@ -169,7 +169,7 @@ func (s *schema) nearestKey(low string) string {
 func (s *schema) nearestEnv(name string) string {
 	best, found := farthest(name), ""
 	for _, k := range s.keys {
-		if d := distance(name, k.env, best); d < best && !strings.HasSuffix(k.Path, ".*") {
+		if d := Distance(name, k.env, best); d < best && !strings.HasSuffix(k.Path, ".*") {
 			best, found = d, k.env
 		}
 	}
@@ -179,9 +179,9 @@ func (s *schema) nearestEnv(name string) string {
 // farthest is the distance from which on two names are no longer alike.
 func farthest(name string) int { return 2 + len(name)/6 }
 
-// distance is the number of single-character edits and swaps of neighbours that
+// Distance is the number of single-character edits and swaps of neighbours that
 // turn a into b (optimal string alignment); limit or more is returned as limit.
-func distance(a, b string, limit int) int {
+func Distance(a, b string, limit int) int {
 	if len(a) > 200 || len(b) > 200 || len(a)-len(b) >= limit || len(b)-len(a) >= limit {
 		return limit
 	}

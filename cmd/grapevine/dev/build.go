@@ -10,6 +10,7 @@ import (
 	"path"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -265,4 +266,13 @@ func (n *Network) Env(v *Node) []string {
 		"CORE_PEER_TLS_ENABLED=true", "CORE_PEER_TLS_ROOTCERT_FILE=" + filepath.Join(n.path(v.TLS), "ca.crt"),
 		"ORDERER_CA=" + filepath.Join(n.path(n.Orderers()[0].TLS), "ca.crt"), "ORDERER_ADDRESS=" + local(n.Orderers()[0].GRPC),
 	}
+}
+
+// Quote makes a value one word of a shell.
+func Quote(value string) string {
+	const safe = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./:=,@%+"
+	if value != "" && strings.Trim(value, safe) == "" {
+		return value
+	}
+	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
 }

@@ -44,15 +44,24 @@ func (n *Network) user() (*user, error) {
 			if p.Org != fmt.Sprintf("org%d", o) {
 				continue
 			}
-			s, err := msp.Load(p.MSPID, n.path(p.MSP))
+			s, err := n.Signer(p)
 			if err != nil {
-				return nil, fmt.Errorf("loading the key of %s: %w", p.Name, err)
+				return nil, err
 			}
 			of = append(of, s)
 		}
 		u.endorsers = append(u.endorsers, of)
 	}
 	return u, nil
+}
+
+// Signer is a node's own identity.
+func (n *Network) Signer(v *Node) (msp.Signer, error) {
+	s, err := msp.Load(v.MSPID, n.path(v.MSP))
+	if err != nil {
+		return nil, fmt.Errorf("loading the key of %s: %w", v.Name, err)
+	}
+	return s, nil
 }
 
 // write makes the i-th transaction of a run, endorsed by peers who take turns.

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"time"
 
@@ -71,7 +69,10 @@ func (h *Host) handle(f func(*Node) error) http.HandlerFunc {
 			err = f(v)
 		}
 		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
+			w.WriteHeader(http.StatusInternalServerError)
+			if _, err := w.Write(fault.Of(err).JSON()); err != nil {
+				slog.Debug("answering a dev verb", "err", err)
+			}
 		}
 	}
 }
@@ -160,17 +161,5 @@ func (n *Network) controlDown(ctx context.Context) error {
 func (n *Network) ask(ctx context.Context, path string) error {
 	c := admin.Dial(filepath.Join(n.dir, controlDir))
 	defer c.Close()
-	resp, err := c.Post(ctx, path)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusOK {
-		return nil
-	}
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, 1<<16))
-	if err != nil {
-		return err
-	}
-	return errors.New(strings.TrimSpace(string(raw)))
+	return c.Post(ctx, path)
 }

@@ -32,8 +32,8 @@ type tracker struct {
 	net   *Network
 	mu    sync.Mutex
 	sent  map[string]time.Time // by transaction ID, owned by mu
+	open  []string             // sent and not answered, in order, owned by mu
 	found map[string]uint64    // block of a transaction, owned by mu
-	seen  map[uint64]bool      // blocks that hold one of ours, owned by mu
 	reach map[string]*reached  // by peer, owned by mu
 	moved chan struct{}        // closed and replaced at each change, owned by mu
 }
@@ -70,22 +70,24 @@ func (n *Network) Run(ctx context.Context, l Load) (*admin.DevTx, error) {
 		return nil, fault.New("DEV011", "no orderer runs: nobody can order transactions").Do("grapevine dev up --dir " + n.dir)
 	}
 	t := &tracker{
-		net: n, sent: map[string]time.Time{}, found: map[string]uint64{}, seen: map[uint64]bool{},
+		net: n, sent: map[string]time.Time{}, found: map[string]uint64{},
 		reach: map[string]*reached{}, moved: make(chan struct{}),
 	}
-	from := s.Channels[0].Height
-	for _, p := range n.Peers() {
-		t.reach[p.Name] = &reached{steady: true, at: map[uint64]time.Time{}}
-		g.Go(func() { t.follow(ctx, p, from) })
-	}
-	g.Go(func() {
-		for b, err := range client.Blocks(ctx, from) {
-			if err != nil {
-				return
-			}
-			t.block(b)
+	if l.Wait {
+		from := s.Channels[0].Height
+		for _, p := range n.Peers() {
+			t.reach[p.Name] = &reached{steady: true, at: map[uint64]time.Time{}}
+			g.Go(func() { t.follow(ctx, p, from) })
 		}
-	})
+		g.Go(func() {
+			for b, err := range client.Blocks(ctx, from) {
+				if err != nil {
+					return
+				}
+				t.block(b)
+			}
+		})
+	}
 	out := &admin.DevTx{Channel: n.Shape.Channel}
 	start := time.Now()
 	accepted, err := t.submit(ctx, u, client.Broadcast, run, l, out)
@@ -106,13 +108,15 @@ func (n *Network) Run(ctx context.Context, l Load) (*admin.DevTx, error) {
 // A sender is orderer.Client.Broadcast.
 type sender = func(context.Context, <-chan *common.Envelope) iter.Seq2[orderer.Answer, error]
 
-// submit sends the transactions and returns the IDs of those that were taken.
+// submit sends the transactions and returns the IDs of those that were taken,
+// if they are waited for.
 func (t *tracker) submit(ctx context.Context, u *user, send sender, run string, l Load, out *admin.DevTx) ([]string, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
+	var g sync.WaitGroup
+	defer g.Wait()
 	defer cancel(nil)
 	envs := make(chan *common.Envelope)
-	ids := make(chan string, l.Count)
-	go func() {
+	g.Go(func() {
 		defer close(envs)
 		limit := rate.NewLimiter(rate.Inf, 1)
 		if l.Rate > 0 {
@@ -127,32 +131,52 @@ func (t *tracker) submit(ctx context.Context, u *user, send sender, run string, 
 				cancel(err)
 				return
 			}
-			t.mu.Lock()
-			t.sent[id] = time.Now()
-			t.mu.Unlock()
-			ids <- id
+			if l.Wait {
+				t.sending(id)
+			}
 			select {
 			case envs <- env:
 			case <-ctx.Done():
 				return
 			}
 		}
-	}()
+	})
 	var accepted []string
 	for a, err := range send(ctx, envs) {
 		if err != nil {
 			return accepted, context.Cause(ctx)
 		}
-		id := <-ids
+		id := t.answered() // the order of the answers is that of the transactions
 		out.Sent++
-		if a.Status == common.Status_SUCCESS {
-			out.Accepted++
-			accepted = append(accepted, id)
-		} else {
+		if a.Status != common.Status_SUCCESS {
 			out.Failed++
+			continue
+		}
+		out.Accepted++
+		if l.Wait {
+			accepted = append(accepted, id)
 		}
 	}
 	return accepted, context.Cause(ctx)
+}
+
+// sending notes a transaction that is about to be sent.
+func (t *tracker) sending(id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sent[id] = time.Now()
+	t.open = append(t.open, id)
+}
+
+// answered is the transaction that the next answer is for; "" unless they are
+// waited for.
+func (t *tracker) answered() (id string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.open) > 0 {
+		id, t.open = t.open[0], t.open[1:]
+	}
+	return id
 }
 
 // block notes which of ours a block holds.
@@ -170,7 +194,6 @@ func (t *tracker) block(b *common.Block) {
 		}
 		if _, ours := t.sent[h.TxId]; ours {
 			t.found[h.TxId] = b.Header.Number
-			t.seen[b.Header.Number] = true
 		}
 	}
 	t.tell()
@@ -179,11 +202,11 @@ func (t *tracker) block(b *common.Block) {
 // follow notes when a peer reaches each height, for as long as it lives, and
 // again when it comes back.
 func (t *tracker) follow(ctx context.Context, p *Node, height uint64) {
-	client := admin.Dial(t.net.Folder(p))
+	client := admin.Remote{Client: admin.Dial(t.net.Folder(p)), Name: t.net.Shape.Channel}
 	defer client.Close()
 	above := uint64(0) // the first answer comes at once
 	for ctx.Err() == nil {
-		v, err := client.Height(ctx, t.net.Shape.Channel, above, 10*time.Second)
+		v, err := client.Height(ctx, above, 10*time.Second)
 		now := time.Now()
 		t.mu.Lock()
 		r := t.reach[p.Name]

@@ -11,9 +11,11 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/google/renameio/v2"
 
+	"grapevine/cmd/grapevine/admin"
 	"grapevine/cmd/grapevine/fault"
 )
 
@@ -40,11 +42,8 @@ func (s Shape) Validate() error {
 	case s.Orgs < 1 || s.Orgs > 50 || s.Peers < 1 || s.Peers > 50 || s.Orderers < 1:
 		return fault.Newf("DEV007", "%d organisations of %d peers and %d orderers can't be built", s.Orgs, s.Peers, s.Orderers).
 			Do("use 1 to 50 organisations, 1 to 50 peers each, 1 orderer")
-	case !validChannel(s.Channel):
-		return fault.Newf("DEV008", "%q is no channel name", s.Channel).
-			Because("a name begins with a-z, holds a-z 0-9 . - and has at most 249 characters").Do("choose another --channel")
 	}
-	return nil
+	return admin.CheckChannel(s.Channel)
 }
 
 // A Node is one process of the network. Ports are on 127.0.0.1.
@@ -72,16 +71,21 @@ type Network struct {
 	dir string
 }
 
-// DefaultDir is where a network lies unless --dir says otherwise.
-func DefaultDir() (string, error) {
-	if d := os.Getenv("XDG_DATA_HOME"); d != "" {
-		return filepath.Join(d, "grapevine", "dev"), nil
+// DefaultDir is where a network lies unless --dir says otherwise. Getenv reads
+// the user's environment.
+func DefaultDir(getenv func(string) string) (string, error) {
+	return userDir(getenv, "XDG_DATA_HOME", ".local/share", "dev")
+}
+
+// userDir is a folder of ours below one of the user's.
+func userDir(getenv func(string) string, variable, usual, name string) (string, error) {
+	if d := getenv(variable); d != "" {
+		return filepath.Join(d, "grapevine", name), nil
 	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("finding the home folder: %w", err)
+	if home := getenv("HOME"); home != "" {
+		return filepath.Join(home, usual, "grapevine", name), nil
 	}
-	return filepath.Join(home, ".local", "share", "grapevine", "dev"), nil
+	return "", fault.Newf("DEV001", "neither %s nor HOME says where networks lie", variable).Do("name the folder with --dir")
 }
 
 // Find reads the network in dir; DEV001 if there is none.
@@ -123,11 +127,16 @@ func (n *Network) Node(name string) (*Node, error) {
 			return &n.Nodes[i], nil
 		}
 	}
-	var names []string
+	return nil, fault.Newf("DEV004", "no node %q in this network", name).Because("it has " + strings.Join(n.Names(), ", "))
+}
+
+// Names are those of all nodes.
+func (n *Network) Names() []string {
+	var out []string
 	for _, v := range n.Nodes {
-		names = append(names, v.Name)
+		out = append(out, v.Name)
 	}
-	return nil, fault.Newf("DEV004", "no node %q in this network", name).Because(fmt.Sprint("it has ", names))
+	return out
 }
 
 // Peers and Orderers are the nodes by kind, in the order of their names.
@@ -178,16 +187,4 @@ func free(port int) bool {
 		return false
 	}
 	return u.Close() == nil
-}
-
-func validChannel(s string) bool {
-	if s == "" || len(s) > 249 || s[0] < 'a' || s[0] > 'z' {
-		return false
-	}
-	for _, c := range s {
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '.' && c != '-' {
-			return false
-		}
-	}
-	return true
 }

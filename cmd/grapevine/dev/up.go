@@ -30,24 +30,35 @@ func Open(dir string, s Shape, inProcess bool, step Step) (*Network, error) {
 		return nil, err
 	}
 	if n.Shape != s || n.InProcess != inProcess {
-		return nil, fault.Newf("DEV003", "%s holds a network of %d organisations × %d peers, %d orderers, channel %s", n.dir, n.Shape.Orgs, n.Shape.Peers, n.Shape.Orderers, n.Shape.Channel).
-			Do("grapevine dev clean --dir "+n.dir, "choose another folder with --dir", "ask for the same shape")
+		same := fmt.Sprintf("grapevine dev up --orgs %d --peers %d --orderers %d --channel %s", n.Shape.Orgs, n.Shape.Peers, n.Shape.Orderers, n.Shape.Channel)
+		how := "each a process"
+		if n.InProcess {
+			same, how = same+" --in-process", "all in one process"
+		}
+		at := " --dir " + Quote(n.dir)
+		return nil, fault.Newf("DEV003", "%s holds a network of another shape", n.dir).
+			Because(fmt.Sprintf("it has %d organisations of %d peers, %d orderers and channel %s, %s", n.Shape.Orgs, n.Shape.Peers, n.Shape.Orderers, n.Shape.Channel, how)).
+			Do("run it as it is: "+same+at, "delete it: grapevine dev clean"+at, "choose another folder with --dir")
 	}
 	return n, nil
 }
 
-// Up starts every node that doesn't run, makes each join the channel, waits
-// until the network is ready, and defines the chaincode kv if nobody has. With
+// Up starts every node that doesn't run, lets suspended ones go on, makes each
+// join the channel, waits until all are alive and the network is ready, and defines the chaincode kv if nobody has. With
 // processes the nodes outlive ctx.
 func (n *Network) Up(ctx context.Context, step Step) (*admin.DevState, error) {
 	if err := n.startAll(ctx, n.Orderers()); err != nil {
 		return nil, err
 	}
-	step("orderers", n.leaderName(ctx))
+	s, err := n.Wait(ctx, func(s *admin.DevState) bool { return leading(s) != "" })
+	if err != nil {
+		return s, err
+	}
+	step("orderers", "leader "+leading(s))
 	if err := n.startAll(ctx, n.Peers()); err != nil {
 		return nil, err
 	}
-	s, err := n.Wait(ctx, func(s *admin.DevState) bool { return s.Ready })
+	s, err = n.Wait(ctx, func(s *admin.DevState) bool { return s.Ready && whole(s) })
 	if err != nil {
 		return s, err
 	}
@@ -68,6 +79,21 @@ func (n *Network) Up(ctx context.Context, step Step) (*admin.DevState, error) {
 	return s, nil
 }
 
+// whole says whether every node is alive.
+func whole(s *admin.DevState) bool {
+	for _, o := range s.Orderers {
+		if o.State != string(Alive) {
+			return false
+		}
+	}
+	for _, p := range s.Peers {
+		if p.State != string(Alive) {
+			return false
+		}
+	}
+	return true
+}
+
 // level says whether the living nodes are equally high.
 func level(s *admin.DevState) bool {
 	for _, p := range s.Peers {
@@ -78,13 +104,14 @@ func level(s *admin.DevState) bool {
 	return true
 }
 
-func (n *Network) leaderName(ctx context.Context) string {
-	for _, o := range n.Status(ctx).Orderers {
+// leading is the orderer that leads; "" while none does.
+func leading(s *admin.DevState) string {
+	for _, o := range s.Orderers {
 		if o.Leader {
-			return "leader " + o.Name
+			return o.Name
 		}
 	}
-	return "electing"
+	return ""
 }
 
 // startAll starts nodes side by side and makes them join.
@@ -93,8 +120,11 @@ func (n *Network) startAll(ctx context.Context, vs []*Node) error {
 	var g sync.WaitGroup
 	for i, v := range vs {
 		g.Go(func() {
-			if s, _ := n.Process(v); s == Dead {
+			switch s, _ := n.Process(v); s {
+			case Dead:
 				errs[i] = n.Start(ctx, v)
+			case Stopped:
+				errs[i] = n.Resume(v)
 			}
 		})
 	}

@@ -13,7 +13,7 @@ var entries = []Entry{
 	{NotFound, "not found", "", nil, ExitFailed, []string{"ledger.not_found", "cli.not_found"}},
 	{NotHere, "this build cannot do that yet", "", nil, ExitFailed, []string{"cli.not_built"}},
 	{NoContext, "no such context", "only the context dev exists, which dev up registers", []string{"leave --context away, or use --context dev"}, ExitUsage, []string{"cli.context"}},
-	{NoTarget, "no node is named", "neither --target, nor a configuration, nor a development network says which", []string{"name a node: --target DIR, the data folder of one that runs here", "make a development network: grapevine dev up"}, ExitUsage, []string{"cli.no_target"}},
+	{NoTarget, "no node is named", "neither --target, nor a configuration, nor a development network says which", []string{"name a node: --target DIR, the data folder of one that runs here", "make a development network: grapevine dev up"}, ExitUnreachable, []string{"cli.no_target"}},
 	{Internal, "unexpected failure", "", nil, ExitFailed, nil},
 
 	// CFG: configuration and data folder.
@@ -81,6 +81,7 @@ var entries = []Entry{
 	{"CHN004", "this organisation was removed from the channel", "", nil, ExitIdentity, []string{"channel.removed"}},
 	{"CHN005", "the channel exists under another genesis block", "", []string{"use another data folder, or leave the channel first"}, ExitConfig, []string{"ledger.exists"}},
 	{"CHN006", "not a channel name", "a name is a to z, 0 to 9, dots and dashes, begins with a letter and has at most 249 characters", nil, ExitUsage, []string{"cli.bad_channel"}},
+	{"CHN007", "the genesis block is not the one that --hash pins", "", []string{"ask another orderer, or find out which hash is right"}, ExitCheck, nil},
 
 	// BLK: blocks.
 	{"BLK001", "the block is not valid", "", nil, ExitCheck, []string{"block."}},
@@ -104,7 +105,7 @@ var entries = []Entry{
 	{"ORD003", "no orderer answers", "", []string{"check the addresses and their TLS roots, or override them: peer.deliveryclient.addressOverrides"}, ExitUnreachable, []string{"orderer.unreachable", "orderer.no_endpoint"}},
 	{"ORD004", "the ordering service refuses this identity", "", nil, ExitIdentity, []string{"orderer.forbidden", "deliver.forbidden", "orderer.outsider"}},
 
-	// DEV: the development network.
+	// DEV: the development network. DEV008 is used up.
 	{"DEV001", "no development network here", "", []string{"make one: grapevine dev up"}, ExitUnreachable, nil},
 	{"DEV002", "the development network's record is damaged", "", nil, ExitFailed, nil},
 	{"DEV003", "a development network of another shape is here", "", nil, ExitFailed, nil},
@@ -112,7 +113,6 @@ var entries = []Entry{
 	{"DEV005", "the folder holds files and no finished development network", "", nil, ExitFailed, nil},
 	{"DEV006", "this many orderers can't be built", "", nil, ExitUsage, nil},
 	{"DEV007", "a development network of that size can't be built", "", nil, ExitUsage, nil},
-	{"DEV008", "no channel name", "", nil, ExitUsage, nil},
 	{"DEV009", "no free ports", "", nil, ExitFailed, nil},
 	{"DEV010", "the node runs already", "", nil, ExitFailed, nil},
 	{"DEV011", "the node does not run", "", nil, ExitFailed, nil},
