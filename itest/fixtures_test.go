@@ -1,6 +1,7 @@
 package itest
 
 import (
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	"github.com/stretchr/testify/require"
@@ -93,4 +95,12 @@ func (r *recording) peer(t *testing.T, org channel.Org, k int, c *node.Config) {
 	require.NoError(t, err)
 	c.MSP, err = msp.New(conf, msp.Features{NodeOUs: true})
 	require.NoError(t, err)
+}
+
+// longPatience is for plays of several acts, on busy machines, under the race
+// detector.
+func longPatience(t testing.TB) context.Context {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
 }

@@ -39,7 +39,7 @@ func order(t *testing.T, w *World, n int) {
 // A configuration block is taken up by all nodes as it is committed: they know
 // the new anchor peer, and go on verifying what follows.
 func TestConfigurationIsTakenUp(t *testing.T) {
-	ctx := patience(t)
+	ctx := longPatience(t)
 	s := swarm(t, 2)
 	require.NoError(t, s.StartAll(ctx))
 	order(t, s.World, 5)
@@ -67,7 +67,7 @@ func TestConfigurationIsTakenUp(t *testing.T) {
 // T30: an organisation that a configuration block removes is cut within two
 // seconds of the commit, under load, and receives no block afterwards.
 func TestRemovedOrganisationIsCut(t *testing.T) {
-	ctx := patience(t)
+	ctx := longPatience(t)
 	s := swarm(t, 2, func(c *SwarmConfig) { c.Leaders = 1 })
 	require.NoError(t, s.StartAll(ctx))
 	order(t, s.World, 3)

@@ -115,7 +115,7 @@ func TestRecordedChainReachesEveryLedger(t *testing.T) {
 }
 
 func carry(t *testing.T, r *recording, overrides map[string]node.Override) {
-	ctx := patience(t)
+	ctx := longPatience(t)
 	orgs := r.conf.Orgs()
 	require.Len(t, orgs, 3)
 	const peers = 2

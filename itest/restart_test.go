@@ -34,7 +34,7 @@ func keepOrdering(t *testing.T, w *World, n int) <-chan struct{} {
 // A follower that stops under load and comes back on the same folder holds what
 // it had acknowledged, and ends equal to the others.
 func TestFollowerRestartsUnderLoad(t *testing.T) {
-	ctx := patience(t)
+	ctx := longPatience(t)
 	s := swarm(t, 2)
 	require.NoError(t, s.StartAll(ctx))
 	p := s.Peers[3]
@@ -57,7 +57,7 @@ func TestFollowerRestartsUnderLoad(t *testing.T) {
 // With its only leader away a channel stands still, and goes on when it is
 // back.
 func TestLeaderRestarts(t *testing.T) {
-	ctx := patience(t)
+	ctx := longPatience(t)
 	s := swarm(t, 2, func(c *SwarmConfig) { c.Leaders = 1 })
 	require.NoError(t, s.StartAll(ctx))
 	order(t, s.World, 10)
@@ -76,7 +76,7 @@ func TestLeaderRestarts(t *testing.T) {
 
 // Everybody stops, as in a power cut that kills the processes, and comes back.
 func TestAllRestart(t *testing.T) {
-	ctx := patience(t)
+	ctx := longPatience(t)
 	s := swarm(t, 2)
 	require.NoError(t, s.StartAll(ctx))
 	<-keepOrdering(t, s.World, 40)
@@ -90,7 +90,7 @@ func TestAllRestart(t *testing.T) {
 
 // A node that joins when the chain is long takes it from its peers.
 func TestLatecomerCatchesUp(t *testing.T) {
-	ctx := patience(t)
+	ctx := longPatience(t)
 	s := swarm(t, 2)
 	late := s.Peers[5]
 	for _, p := range s.Peers[:5] {
@@ -107,7 +107,7 @@ func TestLatecomerCatchesUp(t *testing.T) {
 // S13: every node leads, so every block is pulled six times; each ledger holds
 // each once, and what the nodes hand out is one chain.
 func TestManyLeadersNeverDouble(t *testing.T) {
-	ctx := patience(t)
+	ctx := longPatience(t)
 	s := swarm(t, 2, func(c *SwarmConfig) {
 		c.Tune = func(_ int, n *node.Config) { n.Leader = election.Static }
 	})
@@ -134,7 +134,7 @@ func TestManyLeadersNeverDouble(t *testing.T) {
 // T45 and its neighbours: a folder is of one node of one network, and of one
 // process at a time. Who is refused changes nothing in it.
 func TestFolderIsOfOneNode(t *testing.T) {
-	ctx := patience(t)
+	ctx := longPatience(t)
 	s := swarm(t, 1)
 	require.NoError(t, s.StartAll(ctx))
 	order(t, s.World, 3)
@@ -171,7 +171,7 @@ func TestFolderIsOfOneNode(t *testing.T) {
 func c0(p *Peer) string { return p.cfg.Dir }
 
 func TestJoinAndLeave(t *testing.T) {
-	ctx := patience(t)
+	ctx := longPatience(t)
 	s := swarm(t, 2)
 	require.NoError(t, s.StartAll(ctx))
 	order(t, s.World, 10)
@@ -233,7 +233,7 @@ func TestRunOnce(t *testing.T) {
 
 	require.NoError(t, s.Start(t.Context(), p))
 	require.NoError(t, p.Channel.Ledger().Wait(t.Context(), 1))
-	require.NoError(t, until(patience(t), func() bool { return p.Channel.Status().Leading }))
+	require.NoError(t, until(longPatience(t), func() bool { return p.Channel.Status().Leading }))
 	require.Error(t, p.Node.Run(t.Context()), "a second time")
 	require.NoError(t, s.Stop(p), "the first goes on until it is told")
 }
