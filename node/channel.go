@@ -231,6 +231,9 @@ func (c *Channel) conflict(held, other *block.Checked) {
 func (c *Channel) close() error {
 	c.node.guard.setJudge(c.name, nil)
 	c.node.metrics.forget(c.name)
+	for _, p := range c.node.host.Network().Peers() {
+		c.node.host.ConnManager().Unprotect(p, "member:"+c.name)
+	}
 	return c.view.Close()
 }
 

@@ -310,6 +310,7 @@ func (n *Node) Leave(ctx context.Context, name string, purge bool) error {
 	if err := c.close(); err != nil {
 		return err
 	}
+	n.rejudge() // of some, no other channel may know
 	if purge {
 		return n.db.Drop(name)
 	}

@@ -55,7 +55,8 @@ func (w *world) genesis(name string, orgs ...int) *common.Block {
 		Orderers: []genesis.Org{{Name: "OrdererOrg", MSPID: "OrdererMSP", MSP: w.orderer.MSPConfig(), Endpoints: []string{"127.0.0.1:7050"}}},
 		Consenters: []genesis.Consenter{{Host: "127.0.0.1", Port: 7051,
 			ServerTLS: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})}},
-		Time: time.Now(),
+		Timeout: 200 * time.Millisecond,
+		Time:    time.Now(),
 	}
 	for _, i := range orgs {
 		o := w.orgs[i]
