@@ -157,7 +157,7 @@ func TestFolderIsOfOneNode(t *testing.T) {
 	require.NoError(t, s.Stop(p))
 	err := open(func(c *node.Config) { c.NetworkID = "another" })
 	require.ErrorIs(t, err, ledger.ErrForeign)
-	require.ErrorContains(t, err, c0(p))
+	require.ErrorContains(t, err, p.cfg.Dir)
 	require.ErrorIs(t, open(func(c *node.Config) { c.Signer = s.Peers[1].cfg.Signer }), ledger.ErrForeign)
 	alien := t.TempDir()
 	require.NoError(t, os.MkdirAll(filepath.Join(alien, "ledger"), 0o700))
@@ -167,8 +167,6 @@ func TestFolderIsOfOneNode(t *testing.T) {
 	require.NoError(t, s.Start(ctx, p))
 	require.NoError(t, s.Same())
 }
-
-func c0(p *Peer) string { return p.cfg.Dir }
 
 func TestJoinAndLeave(t *testing.T) {
 	ctx := longPatience(t)

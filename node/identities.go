@@ -79,11 +79,13 @@ func (n *Node) showBinding(ctx context.Context, p peer.ID) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	for _, a := range addrs {
-		met, err := n.probeAddr(ctx, a)
-		if err == nil && met == p {
-			return
+		for _, r := range n.resolve(ctx, a) {
+			met, err := n.probeAddr(ctx, r)
+			if err == nil && met == p {
+				return
+			}
+			n.log.Debug("showing the renewed binding", "peer", p, "address", r, "met", met, "err", err)
 		}
-		n.log.Debug("showing the renewed binding", "peer", p, "address", a, "met", met, "err", err)
 	}
 }
 
