@@ -285,7 +285,7 @@ func (d *devCmd) clean() *cobra.Command {
 // confirm asks on a terminal; elsewhere --yes is needed.
 func (a *app) confirm(question string) error {
 	if a.flags.noInput || !terminal(a.in) {
-		return fault.New(fault.Usage, question+" --yes says so").Do("add --yes")
+		return fault.Newf(fault.Usage, "%s Nobody can be asked here", question).Do("say so with --yes")
 	}
 	fmt.Fprintf(a.err, "%s [y/N] ", question)
 	var answer string

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -11,6 +12,7 @@ import (
 	"grapevine/cmd/grapevine/fault"
 	"grapevine/cmd/grapevine/serve"
 	"grapevine/node"
+	"grapevine/orderer"
 )
 
 func newPeerCmd(a *app) *cobra.Command {
@@ -32,8 +34,12 @@ core.yaml, as Fabric's peers have it, and CORE_ variables.`,
 		if err != nil {
 			return err
 		}
+		log, err := a.log(p.Logging, p.ID)
+		if err != nil {
+			return err
+		}
 		return a.untilStopped(c.Context(), func(ctx context.Context) error {
-			return serve.Peer(ctx, p, build(), serve.Logger(a.err, p.Logging, p.ID), nil)
+			return serve.Peer(ctx, p, build(), log)
 		})
 	}
 	c.AddCommand(start)
@@ -61,8 +67,12 @@ General.BootstrapFile from its first start on.`,
 		if err != nil {
 			return err
 		}
+		log, err := a.log(o.Logging, "")
+		if err != nil {
+			return err
+		}
 		return a.untilStopped(c.Context(), func(ctx context.Context) error {
-			return serve.Orderer(ctx, o, "", build(), serve.Logger(a.err, o.Logging, ""), nil)
+			return serve.Orderer(ctx, o, "", build(), log)
 		})
 	}
 	c.AddCommand(start)
@@ -78,15 +88,25 @@ func (a *app) tellFindings(s *conf.Settings) {
 	}
 }
 
-// untilStopped runs what ends with the first signal, cleanly.
+// log is the log of the one node that this process runs.
+func (a *app) log(c conf.Logging, name string) (*serve.Log, error) {
+	l, err := serve.NewLog(a.err, c, name)
+	if err != nil {
+		return nil, err
+	}
+	return l, l.Lead(c, "")
+}
+
+// untilStopped runs what ends with the first signal, cleanly. A disk that failed
+// is told although a signal came, too.
 func (a *app) untilStopped(ctx context.Context, run func(context.Context) error) error {
 	a.long.Store(true)
 	err := run(ctx)
 	switch {
-	case ctx.Err() != nil && (err == nil || errors.Is(err, context.Canceled)):
+	case errors.Is(err, node.ErrDurability), errors.Is(err, orderer.BrokenLog):
+		return fault.New("STA012", "").Because(strings.Split(err.Error(), "\n")...).From(err)
+	case ctx.Err() != nil && errors.Is(err, context.Canceled):
 		return nil
-	case errors.Is(err, node.ErrDurability):
-		return fault.New("STA012", "").From(err)
 	}
 	return err
 }

@@ -92,7 +92,8 @@ func (a *app) devNode(name string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &target{admin.Dial(n.Folder(v)), n, v}, nil
+	c := admin.Dial(n.Folder(v)).StartWith("grapevine dev restart " + v.Name + " --dir " + dev.Quote(n.Dir()))
+	return &target{c, n, v}, nil
 }
 
 // devNetwork is the one that the context dev names, or the one that lies where
@@ -130,7 +131,7 @@ func (a *app) usualNode() (*target, error) {
 	if len(s.Files) > 0 || a.exists(dir) {
 		return &target{Client: admin.Dial(dir)}, nil
 	}
-	return nil, fault.New(fault.NoTarget, "").Because("neither --target, nor a configuration, nor a development network says which")
+	return nil, fault.New(fault.NoTarget, "")
 }
 
 // operationsNode is a node by its operations listener.

@@ -21,9 +21,19 @@ import (
 // A Client speaks to one node: over its admin socket, or, to read only, over
 // its operations listener. It is safe for concurrent use.
 type Client struct {
-	place string // where it dials, for people
-	base  string // URL before the path
+	place string   // where it dials, for people
+	base  string   // URL before the path
+	start []string // what to do when nobody listens
 	http  *http.Client
+}
+
+var startOne = []string{"start it: grapevine peer start", nameAnother}
+
+// StartWith names the command that starts the node, for when it is down, and
+// returns c.
+func (c *Client) StartWith(command string) *Client {
+	c.start = []string{"start it: " + command, nameAnother}
+	return c
 }
 
 // Dial returns a client of the node with this data folder. It connects with
@@ -32,7 +42,7 @@ func Dial(dir string) *Client { return DialSocket(Socket(dir)) }
 
 // DialSocket returns a client of the node that listens on this Unix socket.
 func DialSocket(path string) *Client {
-	return &Client{path, "http://node", &http.Client{Transport: &http.Transport{
+	return &Client{path, "http://node", startOne, &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			var d net.Dialer
 			return d.DialContext(ctx, "unix", path)
@@ -42,9 +52,9 @@ func DialSocket(path string) *Client {
 }
 
 // DialHTTP returns a client of the node whose operations listener is there: an
-// http or https URL without a path. T, for https, may be nil.
+// http or https URL without a path.
 func DialHTTP(base string, transport *http.Transport) *Client {
-	return &Client{base, base, &http.Client{Transport: transport}}
+	return &Client{base, base, startOne, &http.Client{Transport: transport}}
 }
 
 // Close drops idle connections.

@@ -15,8 +15,7 @@ func CheckChannel(name string) error {
 	if channelName.MatchString(name) {
 		return nil
 	}
-	e, _ := fault.Lookup("CHN006")
-	return fault.Newf(e.Code, "%q is not a channel name", name).Because(e.Why)
+	return fault.Newf("CHN006", "%q is not a channel name", name)
 }
 
 // ParseNumber reads a block number, oldest or newest, on a chain of that height.

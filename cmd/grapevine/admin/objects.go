@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"net/http"
@@ -61,7 +62,10 @@ func (s *Server) Status() *Status {
 		}
 	}
 	out.UptimeSec = int64(time.Since(out.StartedAt.Time).Seconds())
-	out.certificate("sign", id)
+	out.certificate("sign", id.Name(), id.Certificate())
+	if s.TLS != nil {
+		out.certificate("tls", id.Name(), s.TLS)
+	}
 	return out
 }
 
@@ -127,17 +131,20 @@ func (s *Status) halted(name string, err error) {
 	s.problem(f.Code, "error", "channel "+name+" has stopped: "+f.Message, strings.Join(f.Fix, "; "))
 }
 
-func (s *Status) certificate(use string, id *msp.Identity) {
-	c := id.Certificate()
+func (s *Status) certificate(use, name string, c *x509.Certificate) {
 	left := time.Until(c.NotAfter)
 	s.Certificates = append(s.Certificates, Certificate{
 		Use: use, Subject: c.Subject.String(), Issuer: c.Issuer.String(), NotAfter: Time{c.NotAfter}, ExpiresInSec: int64(left.Seconds()),
 	})
+	fix := "grapevine ca issue " + name
+	if use == "tls" {
+		fix += " --tls"
+	}
 	switch {
 	case left <= 0:
-		s.problem("CERT004", "error", "this node's "+use+" certificate has expired", "grapevine ca issue "+id.Name())
+		s.problem("CERT004", "error", "this node's "+use+" certificate has expired", fix)
 	case left < soon:
-		s.problem("CERT007", "warning", fmt.Sprintf("this node's %s certificate expires in %d days", use, int(left.Hours()/24)), "grapevine ca issue "+id.Name())
+		s.problem("CERT007", "warning", fmt.Sprintf("this node's %s certificate expires in %d days", use, int(left.Hours()/24)), fix)
 	}
 }
 

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,9 +31,10 @@ type Build struct{ Version, Commit, Go, LibP2P string }
 
 // Server answers for one running node: a peer or an ordering node.
 type Server struct {
-	Peer     *node.Node    // or nil
-	Orderer  *node.Orderer // or nil
-	Identity *msp.Identity // of an ordering node
+	Peer     *node.Node        // or nil
+	Orderer  *node.Orderer     // or nil
+	Identity *msp.Identity     // of an ordering node
+	TLS      *x509.Certificate // of the node's gRPC, or nil
 
 	Build      Build
 	Name       string
@@ -111,10 +113,10 @@ func (s *Server) json(w http.ResponseWriter, status int, v any) {
 }
 
 func (s *Server) fail(w http.ResponseWriter, err error) {
-	f := fault.Of(err)
+	f := fault.Of(Explain(err))
 	status := http.StatusInternalServerError
 	switch {
-	case f.Code == fault.NotFound || errors.Is(err, node.ErrNoChannel):
+	case f.Code == fault.NotFound:
 		status = http.StatusNotFound
 	case f.Exit == fault.ExitUsage:
 		status = http.StatusBadRequest
@@ -142,6 +144,19 @@ func (s *Server) room(r *http.Request) (*room, error) {
 		return nil, noChannel(name, err)
 	}
 	return &room{&Chain{led, conf}, nil}, nil
+}
+
+// Explain gives the errors that package node names their codes.
+func Explain(err error) error {
+	switch {
+	case errors.Is(err, node.ErrJoined):
+		return fault.New("CHN005", "").Because(err.Error()).From(err)
+	case errors.Is(err, node.ErrCluster):
+		return fault.New("ORD002", "").Because(err.Error()).From(err)
+	case errors.Is(err, node.ErrNoChannel):
+		return fault.New(fault.NotFound, err.Error()).From(err)
+	}
+	return err
 }
 
 func noChannel(name string, err error) error {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"syscall"
@@ -33,10 +34,10 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	case errors.Is(err, os.ErrPermission):
 		return fault.Newf("NET003", "you may not speak to the node at %s", c.place).From(err)
 	case errors.Is(err, os.ErrNotExist):
-		return e.Because("the node is down: it has no socket there").Do(startOrTarget...)
+		return e.Because("the node is down: it has no socket there").Do(c.start...)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return e.Because("the node is down: nobody listens there").Do(startOrTarget...)
-	case errors.As(err, &plain):
+		return e.Because("the node is down: nobody listens there").Do(c.start...)
+	case errors.As(err, &plain), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return e.Because("TLS was spoken to a port without TLS").Do("name it as http://HOST:PORT")
 	case errors.As(err, &unknown):
 		return fault.Newf("NET002", "the certificate of %s is signed by an unknown CA", c.place).From(err).Do("name its CA in CORE_PEER_TLS_ROOTCERT_FILE")
@@ -44,12 +45,16 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 		return fault.Newf("NET003", "the node at %s refuses this TLS certificate", c.place).Because(err.Error()).From(err).
 			Do("name one of an administrator in CORE_PEER_TLS_CLIENTCERT_FILE and CORE_PEER_TLS_CLIENTKEY_FILE")
 	case errors.As(err, &dial) && dial.Op == "dial":
-		return e.Because(dial.Err.Error()).Do(startOrTarget...)
+		return e.Because(dial.Err.Error()).Do(c.start...)
 	}
-	return e.Because("wrong port: what listens there is no node's (" + err.Error() + ")").Do(startOrTarget[1:]...)
+	var ask *url.Error
+	if errors.As(err, &ask) {
+		err = ask.Err
+	}
+	return e.Because("wrong port: what listens there is no node's (" + err.Error() + ")").Do(nameAnother)
 }
 
-var startOrTarget = []string{"start it: grapevine peer start", "name a running node with --target"}
+const nameAnother = "name a running node with --target"
 
 // refusal is an answer that is an error: the node's own, or one of something
 // else that listens there.
@@ -74,5 +79,5 @@ func (c *Client) refusal(status int, raw []byte) error {
 	case bytes.Contains(raw, []byte("HTTP request to an HTTPS server")):
 		return f.Because("a port with TLS was spoken to without").Do("name it as https://HOST:PORT")
 	}
-	return f.Because("wrong port: what listens there is no node's (it answered " + http.StatusText(status) + ")").Do(startOrTarget[1:]...)
+	return f.Because("wrong port: what listens there is no node's (it answered " + http.StatusText(status) + ")").Do(nameAnother)
 }

@@ -251,17 +251,46 @@ func (s *Settings) judgeTLS(enabled string, files ...string) {
 	}
 }
 
-// judgeLogging checks [logger[,logger...]=]level[:...].
+// judgeLogging checks the logging specification.
 func (s *Settings) judgeLogging() {
 	v := s.value("logging.spec")
-	for _, part := range strings.Split(s.str("logging.spec"), ":") {
-		level := part[strings.LastIndexByte(part, '=')+1:]
-		switch strings.ToLower(level) {
-		case "fatal", "panic", "error", "warning", "warn", "info", "debug", "":
+	if _, _, err := ParseLogSpec(s.str("logging.spec")); err != nil {
+		s.add(wrong(v.Key, v.Text, v.Source, err.Error()))
+	}
+}
+
+// ParseLogSpec reads Fabric's logging specification, [logger[,logger…]=]level[:…],
+// into the default level, info where it has none, and the levels of loggers.
+func ParseLogSpec(spec string) (def string, named map[string]string, err error) {
+	def, named = "info", map[string]string{}
+	for _, field := range strings.Split(spec, ":") {
+		names, level, two := strings.Cut(field, "=")
+		if !two {
+			names, level = "", field
+		}
+		level = strings.ToLower(strings.TrimSpace(level))
+		switch level {
+		case "fatal", "panic", "error", "warning", "warn", "info", "debug":
+		case "":
+			if !two {
+				continue
+			}
+			fallthrough
 		default:
-			s.add(wrong(v.Key, v.Text, v.Source, quote(level)+" is no log level"))
+			return "", nil, fmt.Errorf("%s is no log level", quote(level))
+		}
+		if !two {
+			def = level
+			continue
+		}
+		for _, n := range strings.Split(names, ",") {
+			if n = strings.TrimSpace(n); strings.Trim(n, ".") == "" || strings.ContainsAny(n, " =") {
+				return "", nil, fmt.Errorf("%s is no logger's name", quote(n))
+			}
+			named[n] = level
 		}
 	}
+	return def, named, nil
 }
 
 // mapValues notes what the keys that are honoured by meaning become.

@@ -136,7 +136,6 @@ func (s *Settings) Peer() (*Peer, error) {
 		return nil, fault.New(fault.NoIdentity, "peer.localMspId is not set").
 			Do("set peer.localMspId and peer.mspConfigPath, or CORE_PEER_LOCALMSPID and CORE_PEER_MSPCONFIGPATH")
 	}
-	clientCert, clientKey, root := s.ClientTLS()
 	p := &Peer{
 		ID: s.str("peer.id"), NetworkID: orDefault(s.str("peer.networkId"), "dev"),
 		MSPID: s.str("peer.localMspId"), MSPDir: s.path("peer.mspConfigPath"), Dir: s.path("peer.fileSystemPath"),
@@ -147,8 +146,9 @@ func (s *Settings) Peer() (*Peer, error) {
 		TLS: TLS{
 			Enabled: s.flag("peer.tls.enabled"), ClientAuth: s.flag("peer.tls.clientAuthRequired"),
 			Cert: s.path("peer.tls.cert.file"), Key: s.path("peer.tls.key.file"),
-			Roots: []string{root}, ClientRoots: s.paths("peer.tls.clientRootCAs.files"),
-			ClientCert: clientCert, ClientKey: clientKey,
+			Roots: []string{s.path("peer.tls.rootcert.file")}, ClientRoots: s.paths("peer.tls.clientRootCAs.files"),
+			ClientCert: orDefault(s.path("peer.tls.clientCert.file"), s.path("peer.tls.cert.file")),
+			ClientKey:  orDefault(s.path("peer.tls.clientKey.file"), s.path("peer.tls.key.file")),
 		},
 		Compat: s.str("fabricCompat.listenAddress"), MaxRecv: s.num("peer.maxRecvMsgSize"), MaxSend: s.num("peer.maxSendMsgSize"),
 		DeliverStreams: s.num("peer.limits.concurrency.deliverService"), TimeWindow: s.dur("peer.authentication.timewindow"),

@@ -102,11 +102,18 @@ func (s *Settings) DataDir() (dir string, named bool) {
 	return s.path("peer.fileSystemPath"), s.set("peer.fileSystemPath")
 }
 
-// ClientTLS names the files that a peer shows and trusts as a TLS client; "" for
-// none.
+// ClientTLS names the files that a TLS client shows and trusts, as far as a file
+// or a variable does.
 func (s *Settings) ClientTLS() (cert, key, roots string) {
-	return orDefault(s.path("peer.tls.clientCert.file"), s.path("peer.tls.cert.file")),
-		orDefault(s.path("peer.tls.clientKey.file"), s.path("peer.tls.key.file")), s.path("peer.tls.rootcert.file")
+	named := func(paths ...string) string {
+		for _, p := range paths {
+			if s.set(p) {
+				return s.path(p)
+			}
+		}
+		return ""
+	}
+	return named("peer.tls.clientCert.file", "peer.tls.cert.file"), named("peer.tls.clientKey.file", "peer.tls.key.file"), named("peer.tls.rootcert.file")
 }
 
 func (s *Settings) set(path string) bool { return s.value(path).Set }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -48,6 +49,15 @@ func (n *Network) Host(ctx context.Context, b admin.Build, ready func()) error {
 	if err := os.WriteFile(filepath.Join(n.dir, pidFile), fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
 		return errors.Join(err, l.Close())
 	}
+	// What logs for the whole process, not for one node, must not write over the
+	// live view.
+	shared, err := serve.NewLog(io.Discard, conf.Logging{Spec: "info"}, "")
+	if err == nil {
+		err = shared.Lead(conf.Logging{}, filepath.Join(n.dir, logFile))
+	}
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /start", h.handle(func(v *Node) error { return h.start(ctx, v) }))
 	mux.HandleFunc("POST /stop", h.handle(h.stop))
@@ -88,7 +98,11 @@ func (h *Host) start(ctx context.Context, v *Node) error {
 	if err != nil {
 		return err
 	}
-	run, err := h.prepare(v, slog.New(slog.NewTextHandler(out, nil)).With("node", v.Name))
+	log, err := serve.NewLog(out, conf.Logging{Spec: "info"}, v.Name)
+	if err != nil {
+		return errors.Join(err, out.Close())
+	}
+	run, err := h.prepare(v, log)
 	if err != nil {
 		return errors.Join(err, out.Close())
 	}
@@ -105,15 +119,15 @@ func (h *Host) start(ctx context.Context, v *Node) error {
 	return nil
 }
 
-func (h *Host) prepare(v *Node, log *slog.Logger) (func(context.Context) error, error) {
+func (h *Host) prepare(v *Node, log *serve.Log) (func(context.Context) error, error) {
 	in := conf.Input{Files: h.net.ConfigFiles(v), Dir: h.net.Folder(v), Role: conf.RolePeer}
 	if v.Orderer {
 		in.Role = conf.RoleOrderer
 		c, err := conf.Load(in).Orderer()
-		return func(ctx context.Context) error { return serve.Orderer(ctx, c, v.Name, h.build, log, nil) }, err
+		return func(ctx context.Context) error { return serve.Orderer(ctx, c, v.Name, h.build, log) }, err
 	}
 	c, err := conf.Load(in).Peer()
-	return func(ctx context.Context) error { return serve.Peer(ctx, c, h.build, log, nil) }, err
+	return func(ctx context.Context) error { return serve.Peer(ctx, c, h.build, log) }, err
 }
 
 func (h *Host) stop(v *Node) error {

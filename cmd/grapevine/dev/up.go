@@ -209,6 +209,7 @@ func (n *Network) KillNode(ctx context.Context, v *Node) error {
 
 // Down stops every node and keeps the data.
 func (n *Network) Down(ctx context.Context) error {
+	n.Status(ctx) // so that the last heights are known
 	if n.InProcess {
 		return n.controlDown(ctx)
 	}

@@ -4,10 +4,10 @@ package fault
 // given again, not even after its code has gone.
 var entries = []Entry{
 	// API: the command line itself.
-	{Usage, "wrong usage", "an unknown command, flag or argument", nil, ExitUsage, []string{"cli.usage"}},
+	{Usage, "wrong usage", "", nil, ExitUsage, []string{"cli.usage"}},
 	{BadFile, "the file cannot be used", "it is missing, a folder, unreadable, empty or too large", []string{"name a regular, readable file"}, ExitFailed, []string{"cli.bad_file"}},
 	{BadNumber, "not a block number", "a block number is 0 or more, or oldest, or newest", []string{"give a number, oldest or newest"}, ExitUsage, []string{"cli.bad_number"}},
-	{Interrupted, "interrupted", "a signal ended the command", nil, ExitInterrupted, []string{"cli.interrupted"}},
+	{Interrupted, "interrupted", "", nil, ExitInterrupted, []string{"cli.interrupted"}},
 	{StdoutGone, "standard output is closed", "the reader of the output went away", nil, ExitFailed, []string{"cli.stdout_closed"}},
 	{TimedOut, "timed out waiting", "the condition did not come true in time", []string{"wait longer with --timeout"}, ExitTimeout, []string{"cli.timeout"}},
 	{NotFound, "not found", "", nil, ExitFailed, []string{"ledger.not_found", "cli.not_found"}},

@@ -38,8 +38,8 @@ type Error struct {
 	cause   error
 }
 
-// New returns an error of a registered code, with the registry's Fix and exit
-// code; message "" takes the registry's title. An unknown code is a mistake of
+// New returns an error of a registered code, with the registry's Why, Fix and
+// exit code; message "" takes the registry's title. An unknown code is a mistake of
 // the caller's and becomes Internal.
 func New(code, message string) *Error {
 	e, ok := registry[code]
@@ -49,7 +49,11 @@ func New(code, message string) *Error {
 	if message == "" {
 		message = e.Title
 	}
-	return &Error{Code: code, Message: clean(message), Fix: append([]string(nil), e.Fix...), Exit: e.Exit, Reason: e.reason()}
+	out := &Error{Code: code, Message: clean(message), Fix: append([]string(nil), e.Fix...), Exit: e.Exit, Reason: e.reason()}
+	if e.Why != "" {
+		out.Why = []string{e.Why}
+	}
+	return out
 }
 
 // Newf is New with a format.

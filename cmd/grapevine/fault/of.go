@@ -28,11 +28,9 @@ func Of(err error) *Error {
 		if e, ok := ByReason(r.Code()); ok {
 			out := New(e.Code, occasion(err, r.Code())).From(err)
 			out.Reason = r.Code()
-			if e.Why != "" {
-				out.Why = []string{e.Why}
-			}
 			var f *msp.FolderError
 			if errors.As(err, &f) { // it knows better what to do
+				out.Message = e.Title
 				out.Because(f.Folder + ": " + f.Problem)
 				if f.Fix != "" {
 					out.Do(f.Fix)
@@ -57,11 +55,12 @@ func ByReason(reason string) (Entry, bool) {
 	return Entry{}, false
 }
 
-// occasion is the message of an error that carries a reason: its own words, or
-// title and reason where it has none beside the reason.
+// occasion is the message of an error that carries a reason: its own words
+// without the reason's code, or the title where it has no others.
 func occasion(err error, reason string) string {
-	if err.Error() != reason {
-		return err.Error()
+	text := strings.TrimSuffix(strings.TrimSuffix(err.Error(), reason), ": ")
+	if text != "" {
+		return text
 	}
 	e, _ := ByReason(reason)
 	return e.Title + " (" + reason + ")"

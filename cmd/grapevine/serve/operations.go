@@ -5,12 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
-	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -33,13 +34,13 @@ type operations struct {
 }
 
 // newOperations binds the listener; nil if none is configured.
-func newOperations(c conf.Operations, s *admin.Server, reg *prometheus.Registry, log *slog.Logger) (*operations, error) {
+func newOperations(c conf.Operations, s *admin.Server, reg *prometheus.Registry, log *Log) (*operations, error) {
 	if c.Listen == "" {
 		return nil, nil
 	}
 	l, err := net.Listen("tcp", c.Listen)
 	if err != nil {
-		return nil, listenFault(fmt.Errorf("operations.listenAddress %s: %w", c.Listen, err))
+		return nil, startFault(fmt.Errorf("operations.listenAddress %s: %w", c.Listen, err), "")
 	}
 	if c.TLS.Enabled {
 		cert, err := loadPair(c.TLS.Cert, c.TLS.Key)
@@ -64,7 +65,9 @@ func newOperations(c conf.Operations, s *admin.Server, reg *prometheus.Registry,
 	if c.Metrics == "prometheus" {
 		private.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	}
-	private.Handle("GET /api/v1/", s.ReadOnly())
+	private.Handle("/api/v1/", s.ReadOnly())
+	private.HandleFunc("GET /logspec", log.get)
+	private.HandleFunc("PUT /logspec", log.put)
 	if c.TLS.Enabled || loopback(l.Addr()) {
 		private.HandleFunc("GET /debug/pprof/", pprof.Index)
 		private.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -96,24 +99,30 @@ func loopback(a net.Addr) bool {
 	return err == nil && p.Addr().IsLoopback()
 }
 
-// listenFault says of an address that can't be listened on which it is.
-func listenFault(err error) error {
+// startFault says of what keeps a node with this data folder from starting what
+// it is.
+func startFault(err error, dir string) error {
+	var path *fs.PathError
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	busy := func(why string) error { return fault.New(fault.BadPort, "").Because(line, why).From(err) }
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fault.New(fault.BadPort, "an address is in use: "+firstLine(err)).From(err)
-	case errors.Is(err, syscall.EACCES) && strings.Contains(err.Error(), "bind"):
-		return fault.New(fault.BadPort, "an address needs privileges: "+firstLine(err)).From(err)
+		return busy("another process listens there")
+	case errors.Is(err, syscall.EACCES) && strings.Contains(line, "bind"):
+		return busy("a port below 1024 needs privileges")
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fault.New(fault.BadPort, "an address isn't this machine's: "+firstLine(err)).From(err)
-	case errors.Is(err, os.ErrPermission):
-		return fault.New(fault.Unreadable, "the data folder can't be used: "+firstLine(err)).From(err)
+		return busy("the address isn't this machine's")
+	case errors.As(err, &path) && within(dir, path.Path):
+		return fault.Newf(fault.Unreadable, "the data folder %s can't be used", dir).Because(line).From(err).
+			Do("check its path and permissions, or name another: peer.fileSystemPath (FileLedger.Location for an orderer)")
 	}
-	return err
+	return admin.Explain(err)
 }
 
-func firstLine(err error) string {
-	s, _, _ := strings.Cut(err.Error(), "\n")
-	return s
+// within says whether a path is the folder, lies in it, or leads to it.
+func within(dir, path string) bool {
+	dir, path = filepath.Clean(dir)+"/", filepath.Clean(path)+"/"
+	return strings.HasPrefix(path, dir) || strings.HasPrefix(dir, path)
 }
 
 // closing joins what ended the work with what its end brought.

@@ -7,17 +7,17 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
 
-	"github.com/hyperledger/fabric-protos-go-apiv2/common"
-
+	"grapevine/block"
 	"grapevine/cmd/grapevine/admin"
 	"grapevine/cmd/grapevine/conf"
 	"grapevine/cmd/grapevine/fault"
@@ -55,7 +55,20 @@ func LoadIdentity(mspID, dir string, log *slog.Logger) (*Identity, error) {
 	for _, w := range append(warnings, m.Warnings()...) {
 		log.Warn(w.Message, "code", w.Code, "folder", dir)
 	}
+	if err := m.ValidateLive(signer.Identity(), chain, time.Now()); err != nil {
+		return nil, refused(dir, signer.Identity(), err)
+	}
 	return &Identity{signer, chain, m}, nil
+}
+
+// refused says which certificate the node's own organisation doesn't accept: no
+// other node would, either.
+func refused(dir string, id *msp.Identity, err error) error {
+	e := fault.Of(err)
+	c := id.Certificate()
+	return fault.Newf(e.Code, "the signing certificate in %s is refused: %s", dir, e.Message).From(err).
+		Because("it is "+c.Subject.String(), "issued by "+c.Issuer.String(),
+			fmt.Sprintf("valid from %s until %s", c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339)))
 }
 
 // mode is how a peer comes to lead. Unless someone sets a flag, a build
@@ -70,13 +83,15 @@ func mode(c *conf.Peer) election.Mode {
 	return election.Standby
 }
 
-// Peer runs a peer until ctx ends. ready, if not nil, is called once it serves.
-func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *slog.Logger, ready func()) error {
+// Peer runs a peer until ctx ends.
+func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
 	m := mode(c)
-	if err := m.Validate(); err != nil {
-		return fault.Of(err)
+	if err := m.Validate(); errors.Is(err, election.ErrDynamic) {
+		return fault.New("GOS001", "").Because("peer.gossip.useLeaderElection is true").From(err)
+	} else if err != nil {
+		return err
 	}
-	id, err := LoadIdentity(c.MSPID, c.MSPDir, log)
+	id, err := LoadIdentity(c.MSPID, c.MSPDir, log.Logger)
 	if err != nil {
 		return err
 	}
@@ -101,19 +116,19 @@ func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *slog.Logger, re
 	if c.Gossip.AliveInterval > 0 {
 		cfg.Alive = c.Gossip.AliveInterval
 	}
-	cfg.Log, cfg.Metrics = log, reg
+	cfg.Log, cfg.Metrics = log.Logger, reg
 	n, err := node.Open(cfg)
 	if err != nil {
-		return listenFault(err)
+		return startFault(err, c.Dir)
 	}
-	srv := &admin.Server{Peer: n, Build: b, Name: c.ID, Log: log, Operations: c.Operations.Listen}
-	err = runAll(ctx, n.Run, srv, c.Dir, c.Operations, reg, log, ready)
+	srv := &admin.Server{Peer: n, Build: b, Name: c.ID, TLS: leaf(cert), Log: log.Logger}
+	err = runAll(ctx, n.Run, srv, c.Dir, c.Operations, reg, log)
 	return closing(err, n.Close())
 }
 
 // Orderer runs an ordering node until ctx ends.
-func Orderer(ctx context.Context, c *conf.Orderer, name string, b admin.Build, log *slog.Logger, ready func()) error {
-	id, err := LoadIdentity(c.MSPID, c.MSPDir, log)
+func Orderer(ctx context.Context, c *conf.Orderer, name string, b admin.Build, log *Log) error {
+	id, err := LoadIdentity(c.MSPID, c.MSPDir, log.Logger)
 	if err != nil {
 		return err
 	}
@@ -139,18 +154,18 @@ func Orderer(ctx context.Context, c *conf.Orderer, name string, b admin.Build, l
 	reg := registry()
 	o, err := node.OpenOrderer(node.OrdererConfig{
 		Dir: c.Dir, Name: name, NetworkID: c.NetworkID, Signer: id.Signer, Chain: id.Chain, MSP: id.MSP,
-		Listen: listen, Address: c.GRPC, Certificate: *cert, ClientRoots: roots, Log: log, Metrics: reg,
+		Listen: listen, Address: c.GRPC, Certificate: *cert, ClientRoots: roots, Log: log.Logger, Metrics: reg,
 	})
 	if err != nil {
-		return listenFault(err)
+		return startFault(err, c.Dir)
 	}
 	if c.Bootstrap != "" {
 		if err := joinFile(o, c.Bootstrap); err != nil {
-			return closing(err, o.Close())
+			return closing(admin.Explain(err), o.Close())
 		}
 	}
-	srv := &admin.Server{Orderer: o, Build: b, Name: name, Identity: id.Signer.Identity(), Log: log, Operations: c.Operations.Listen}
-	err = runAll(ctx, o.Run, srv, c.Dir, c.Operations, reg, log, ready)
+	srv := &admin.Server{Orderer: o, Build: b, Name: name, Identity: id.Signer.Identity(), TLS: leaf(cert), Log: log.Logger}
+	err = runAll(ctx, o.Run, srv, c.Dir, c.Operations, reg, log)
 	return closing(err, o.Close())
 }
 
@@ -159,15 +174,16 @@ func joinFile(o *node.Orderer, file string) error {
 	if err != nil {
 		return fault.Newf(fault.Unreadable, "cannot read the genesis block %s", file).From(err)
 	}
-	var b common.Block
-	if err := proto.Unmarshal(raw, &b); err != nil {
-		return fault.Newf("BLK003", "%s is not a block", file).From(err)
+	g, err := block.Genesis(raw)
+	if err != nil {
+		return fault.Newf("BLK003", "%s is no genesis block", file).Because(err.Error()).From(err).WithExit(fault.ExitConfig).
+			Do("name a genesis block in General.BootstrapFile")
 	}
-	return o.Join(&b)
+	return o.Join(g.Block())
 }
 
 // runAll runs a node with its listeners; the first that fails ends all.
-func runAll(ctx context.Context, run func(context.Context) error, srv *admin.Server, dir string, ops conf.Operations, reg *prometheus.Registry, log *slog.Logger, ready func()) error {
+func runAll(ctx context.Context, run func(context.Context) error, srv *admin.Server, dir string, ops conf.Operations, reg *prometheus.Registry, log *Log) error {
 	sock, err := admin.Listen(dir)
 	if err != nil {
 		return err
@@ -176,15 +192,14 @@ func runAll(ctx context.Context, run func(context.Context) error, srv *admin.Ser
 	if err != nil {
 		return closing(err, sock.Close())
 	}
+	if web != nil {
+		srv.Operations = web.address()
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return run(ctx) })
 	g.Go(func() error { return srv.Run(ctx, sock) })
 	if web != nil {
-		srv.Operations = web.address()
 		g.Go(func() error { return web.run(ctx) })
-	}
-	if ready != nil {
-		ready()
 	}
 	return g.Wait()
 }
@@ -217,6 +232,14 @@ func clientCertificate(t conf.TLS) (*tls.Certificate, error) {
 		return nil, nil
 	}
 	return loadPair(t.ClientCert, t.ClientKey)
+}
+
+// leaf is a pair's certificate; nil for no pair.
+func leaf(pair *tls.Certificate) *x509.Certificate {
+	if pair == nil {
+		return nil
+	}
+	return pair.Leaf
 }
 
 func loadPair(cert, key string) (*tls.Certificate, error) {
