@@ -48,6 +48,7 @@ type Channel struct {
 	sync    *blocksync.Sync
 	members *membership.Members
 	elect   *election.Election
+	source  Source
 	orderer atomic.Pointer[string] // endpoint that the leader pulls from
 
 	fork chan error         // a proven fork ends run; holds one
@@ -75,6 +76,7 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 		return nil, err
 	}
 	var err error
+	c.source = c.newSource()
 	if c.elect, err = election.New(n.cfg.Leader); err != nil {
 		return nil, err
 	}
@@ -266,7 +268,11 @@ func (c *Channel) Halted() error {
 // announced takes what the mesh accepted.
 func (c *Channel) announced(a channel.Announced) {
 	if a.Checked != nil {
-		c.sync.Offer(a.Checked, a.From, "push")
+		how := "push"
+		if a.From == c.node.host.ID() {
+			how = "orderer" // only a leader publishes
+		}
+		c.sync.Offer(a.Checked, a.From, how)
 		return
 	}
 	c.sync.Announced(a.Header.Header.Number, block.HeaderHash(a.Header.Header), a.Size, a.Announcer, a.From)

@@ -24,6 +24,7 @@ import (
 var (
 	noBinding = wire.NewReason("node.no_binding", wire.Close)
 	stranger  = wire.NewReason("node.unknown_msp", wire.Close)
+	broken    = wire.NewReason("node.handshake", wire.Close) // it ended before anybody was named
 )
 
 // pending is how long an identity is remembered between its handshake and its

@@ -20,7 +20,7 @@ func (c *Channel) lead(ctx context.Context) {
 	c.log.Info("leading: pulling from the ordering service")
 	c.node.metrics.leading(c.name, true)
 	defer c.node.metrics.leading(c.name, false)
-	for b, err := range c.source().Blocks(ctx, c.ledger.Height()) {
+	for b, err := range c.source.Blocks(ctx, c.ledger.Height()) {
 		if err == nil {
 			err = c.publish(ctx, b)
 		}
@@ -49,10 +49,13 @@ func (c *Channel) publish(ctx context.Context, b *common.Block) error {
 	if !c.sync.Has(number, checked.Hash()) {
 		// Orderers' copies differ in their signatures, hence in their message
 		// ids: a second leader that published too would double the traffic.
-		c.sync.Offer(checked, c.node.host.ID(), "orderer")
+		//
+		// It is told before it is offered: publishing delivers it to sync as well,
+		// and a block that is durable by then would be stale, and told to nobody.
 		if err := c.mesh.Publish(ctx, checked); err != nil {
 			return err
 		}
+		c.sync.Offer(checked, c.node.host.ID(), "orderer") // if the mesh knew it already
 	}
 	if !block.IsConfig(b) {
 		return nil
@@ -60,7 +63,9 @@ func (c *Channel) publish(ctx context.Context, b *common.Block) error {
 	return c.turned.wait(ctx, func() bool { return c.conf.Load().Number() >= number })
 }
 
-func (c *Channel) source() Source {
+// newSource makes what the leader pulls from. It is kept from one lead to the
+// next: a client that was refused a block begins with another orderer.
+func (c *Channel) newSource() Source {
 	n := c.node
 	if n.cfg.Source != nil {
 		return n.cfg.Source(c.name, c.conf.Load)

@@ -102,7 +102,7 @@ func (c *credentials) handshake(g *guard, transport string, p peer.ID, alpn ...s
 		}
 		if err != nil {
 			g.refused(noBinding, transport)
-			return err
+			return fmt.Errorf("%w: %w", noBinding, err)
 		}
 		cert, err := x509.ParseCertificate(raw[0])
 		if err != nil {
@@ -166,7 +166,11 @@ func (s *security) SecureInbound(ctx context.Context, c net.Conn, p peer.ID) (se
 		}
 		return h.conf, nil
 	}
-	return s.run(ctx, tls.Server(c, h.conf), h)
+	out, err := s.run(ctx, tls.Server(c, h.conf), h)
+	if err != nil && wire.ReasonOf(err) == nil {
+		s.guard.refused(broken, "tcp") // such as one without a certificate
+	}
+	return out, err
 }
 
 // SecureOutbound runs the handshake as a client. A TLS 1.3 client finishes

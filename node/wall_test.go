@@ -220,6 +220,7 @@ func TestStrangersStayOutside(t *testing.T) {
 		require.Zero(t, got)
 		require.ErrorContains(t, err, "certificate required")
 		require.NoError(t, c.NetConn().Close())
+		require.Equal(t, "node.handshake", await(t, ctx, refusals, "the refusal"))
 
 		q := dialQUIC(t, ctx, at(t, n, "quic-v1").Addrs[0])
 		await(t, ctx, q.Context().Done(), "QUIC to close")
@@ -236,6 +237,7 @@ func TestStrangersStayOutside(t *testing.T) {
 		require.Zero(t, got)
 		require.Error(t, err)
 		require.NoError(t, c.NetConn().Close())
+		require.Equal(t, "node.handshake", await(t, ctx, refusals, "the refusal"))
 		_, _, known := n.guard.identity(other.PeerID())
 		require.False(t, known, "what was replayed says nothing of the member")
 	})
