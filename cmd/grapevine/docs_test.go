@@ -117,7 +117,7 @@ var exits = []struct {
 
 func errorsPage() string {
 	var b strings.Builder
-	b.WriteString(generated("Exit codes and errors", "An error says what, why, what to do, and a code that is never reused; with `-o json` it is one line of JSON on stderr. A reason code (right column) labels counters and logs; one that ends in `.` stands for all of its package that aren't named elsewhere. [spec.md](../spec.md#reasons-and-verdicts) lists them."))
+	b.WriteString(generated("Exit codes and errors", "An error says what, why, what to do, and a code that is never reused; with `-o json` it is one line of JSON on stderr. A reason code (right column) labels counters and logs; one that ends in `.` stands for all of its package that aren't named elsewhere. [spec.md](../spec.md#7-reasons-and-verdicts) lists them."))
 	b.WriteString("\n| exit | meaning |\n|---|---|\n")
 	for _, e := range exits {
 		fmt.Fprintf(&b, "| %d | %s |\n", e.code, e.what)
