@@ -43,8 +43,10 @@ func (m *Measure) add(t Measure) {
 type carrier interface {
 	// send orders one block and returns its number and when it was sent off.
 	send(bytes int) (n uint64, at time.Time, err error)
-	// counts are those of the receivers since the start: messages that carry
-	// bodies, bytes of pulled bodies, bytes of everything.
+	// whole says whether messages carry blocks of a size whole.
+	whole(bytes int) bool
+	// counts are those of the receivers since the start: messages about
+	// blocks, bytes of pulled blocks, bytes of everything.
 	counts() (messages, pulled uint64, bytes int64)
 	// arrivals is where the network notes what comes.
 	arrivals() *arrivals
@@ -171,8 +173,9 @@ func measure(ctx context.Context, net carrier, receivers int, l Load) (m Measure
 	m.CPU = time.Duration(float64(processTime()-cpu) / (delivered / (1 << 20)))
 	messages2, pulled2, bytes2 := net.counts()
 	m.Bytes = float64(bytes2-bytes) / delivered
-	if m.Copies = float64(pulled2-pulled) / delivered; m.Copies == 0 {
-		m.Copies = float64(messages2-messages) / float64(l.Count*receivers)
+	m.Copies = float64(pulled2-pulled) / delivered
+	if net.whole(l.Body) {
+		m.Copies += float64(messages2-messages) / float64(l.Count*receivers)
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/metrics"
 
 	"grapevine/node"
+	"grapevine/wire"
 )
 
 // startTime bounds how long a network takes to be ready for a measurement.
@@ -90,6 +91,8 @@ func (g *grapevine) send(bytes int) (uint64, time.Time, error) {
 	n := b.Header.Number
 	return n, g.World.Ordered(n), nil
 }
+
+func (g *grapevine) whole(bytes int) bool { return bytes <= wire.InlineLimit }
 
 func (g *grapevine) counts() (messages, pulled uint64, bytes int64) {
 	for _, p := range g.Peers[1:] {

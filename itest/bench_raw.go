@@ -126,6 +126,8 @@ func (r *raw) send(bytes int) (uint64, time.Time, error) {
 	return b.Header.Number, at, r.topics[0].Publish(context.Background(), data)
 }
 
+func (r *raw) whole(int) bool { return true }
+
 func (r *raw) counts() (messages, pulled uint64, bytes int64) {
 	for i := range r.hosts[1:] {
 		messages += r.heard[i+1].messages.Load()
