@@ -49,7 +49,6 @@ type Channel struct {
 	members *membership.Members
 	elect   *election.Election
 	source  Source
-	orderer atomic.Pointer[string] // endpoint that the leader pulls from
 
 	fork chan error         // a proven fork ends run; holds one
 	stop context.CancelFunc // of run; set by the node before run starts
@@ -77,6 +76,7 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 	}
 	var err error
 	c.source = c.newSource()
+	n.metrics.at(c.name, led.Height())
 	if c.elect, err = election.New(n.cfg.Leader); err != nil {
 		return nil, err
 	}
@@ -289,7 +289,7 @@ func (c *Channel) committed(bs []block.Verified) error {
 			return fmt.Errorf("taking up configuration block %d: %w", v.Number(), err)
 		}
 	}
-	c.node.metrics.committed(c, bs)
+	c.node.metrics.at(c.name, bs[len(bs)-1].Number()+1)
 	return nil
 }
 

@@ -75,7 +75,7 @@ func (c *Channel) newSource() Source {
 		Channel: c.name, Signer: n.cfg.Signer, Endpoints: c.endpoints, ClientCert: o.Certificate,
 		DialTimeout: o.DialTimeout, MinBackoff: o.MinBackoff, MaxBackoff: o.MaxBackoff, Stall: o.Stall,
 		Attest:    c.attest,
-		OnConnect: func(addr string) { c.orderer.Store(&addr); n.metrics.reconnected(c.name) },
+		OnConnect: func(string) { n.metrics.reconnected(c.name) },
 		Logger:    c.log,
 	})
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"grapevine/block"
 	"grapevine/wire"
 )
 
@@ -63,10 +62,10 @@ func (m *metrics) handshakeRefused(r *wire.Reason, transport string) {
 	m.handshakes.WithLabelValues(r.Code(), transport).Inc()
 }
 
-func (m *metrics) committed(c *Channel, bs []block.Verified) {
-	h := float64(bs[len(bs)-1].Number() + 1)
-	m.height.WithLabelValues(c.name).Set(h)
-	m.chain.WithLabelValues(c.name).Set(h)
+// at notes a channel's height.
+func (m *metrics) at(channel string, height uint64) {
+	m.height.WithLabelValues(channel).Set(float64(height))
+	m.chain.WithLabelValues(channel).Set(float64(height))
 }
 
 func (m *metrics) leading(channel string, yes bool) {

@@ -19,7 +19,7 @@ type ChannelStatus struct {
 	Lag        uint64 // blocks behind the highest height that a member told; a hint
 	Mode       election.Mode
 	Leading    bool   // this node pulls from the ordering service
-	Orderer    string // endpoint that it pulls from, or ""
+	Orderer    string // endpoint that it is connected to, or ""
 	SourceKind string // of the newest block: "orderer", "push", "pull", "none"
 	SourceName string
 	Members    int // connected and admitted members, this node included
@@ -32,8 +32,8 @@ func (c *Channel) Status() ChannelStatus {
 		Name: c.name, Tip: c.ledger.Tip(), Mode: c.elect.Mode(), Leading: c.elect.Leading(),
 		Members: len(c.view.Members()) + 1, Halted: c.Halted(),
 	}
-	if o := c.orderer.Load(); o != nil && s.Leading {
-		s.Orderer = *o
+	if o, ok := c.source.(interface{ Source() string }); ok && s.Leading {
+		s.Orderer = o.Source()
 	}
 	s.SourceKind, s.SourceName = c.sync.Source()
 	if p, err := peer.Decode(s.SourceName); err == nil {

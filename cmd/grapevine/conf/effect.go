@@ -39,14 +39,14 @@ func lowered(paths ...string) map[string]bool {
 }
 
 // needed are keys that must not be passed over: going on without what they ask
-// for would be another node than the one configured. The value is what they
-// ask for; "" stands for any.
+// for would be another node than the one configured. The values, separated by
+// spaces, are what isn't built; "" stands for any.
 var needed = map[string]string{
 	"peer.bccsp.default":         "PKCS11",
 	"general.bccsp.default":      "PKCS11",
 	"fabriccompat.listenaddress": "",
 	"relay.listenaddress":        "",
-	"events.validity":            "own",
+	"events.validity":            "own fabricPeer",
 	"metrics.provider":           "statsd",
 }
 
@@ -58,7 +58,7 @@ func (s *Settings) judgeEffect() {
 		if !v.Set || v.Key.Treatment != Honoured && v.Key.Treatment != Mapped {
 			continue
 		}
-		if want, ok := needed[low]; ok && v.Text != "" && (want == "" || strings.EqualFold(want, v.Text)) {
+		if want, ok := needed[low]; ok && v.Text != "" && (want == "" || slices.Contains(strings.Fields(strings.ToLower(want)), strings.ToLower(v.Text))) {
 			f := found(fault.NotBuilt, SeverityError, v.Key.Path, v.Text, v.Source, fmt.Sprintf("%s: %s isn't built yet", v.Key.Path, quote(v.Text)))
 			f.Why = []string{"without it this would be another node than the one configured"}
 			s.add(f)
