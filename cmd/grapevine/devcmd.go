@@ -21,6 +21,10 @@ const (
 	upTime   = time.Minute     // for a network to become ready
 	doneTime = 2 * time.Minute // for transactions to be everywhere
 	stopTime = 30 * time.Second
+
+	// hostFlag makes dev up the process that dev up --in-process --detach leaves
+	// behind.
+	hostFlag = "host"
 )
 
 func newDevCmd(a *app) *cobra.Command {
@@ -64,7 +68,7 @@ func (d *devCmd) find() (*dev.Network, error) {
 
 func (d *devCmd) up() *cobra.Command {
 	s := dev.DefaultShape()
-	var detach, inProcess bool
+	var detach, inProcess, hostOnly bool
 	c := &cobra.Command{
 		Use: "up", Short: "Make or resume a network",
 		Long: `Make or resume a network: certificate authorities, identities, a genesis block,
@@ -82,23 +86,29 @@ and stops all nodes then.`,
 	f.StringVar(&s.Channel, "channel", s.Channel, "the channel's name")
 	f.BoolVar(&detach, "detach", false, "return once the network is ready")
 	f.BoolVar(&inProcess, "in-process", false, "run all nodes in one process")
+	f.BoolVar(&hostOnly, hostFlag, false, "be that process, and start no node")
+	_ = f.MarkHidden(hostFlag) // it was defined a line above
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		dir, err := d.folder()
 		if err != nil {
 			return err
 		}
-		u := &upRun{devCmd: d, start: d.now(), last: d.now()}
+		u := &upRun{devCmd: d, attached: !detach, start: d.now(), last: d.now()}
 		d.long.Store(!detach)
 		if u.net, err = dev.Open(dir, s, inProcess, u.step); err != nil {
 			return err
 		}
 		switch {
-		case inProcess && !detach:
+		case hostOnly:
+			d.long.Store(true)
+			return u.net.Host(c.Context(), build(), func() {})
+		case inProcess && !u.net.Hosted() && detach:
+			err = u.background(c.Context())
+		case inProcess && !u.net.Hosted():
 			return u.host(c.Context())
-		case inProcess:
-			if err := u.background(); err != nil {
-				return err
-			}
+		}
+		if err != nil {
+			return err
 		}
 		err = u.ready(c.Context())
 		switch {
@@ -118,10 +128,11 @@ and stops all nodes then.`,
 // upRun is one run of dev up.
 type upRun struct {
 	*devCmd
-	net   *dev.Network
-	start time.Time
-	last  time.Time
-	steps []admin.DevStep
+	net      *dev.Network
+	attached bool
+	start    time.Time
+	last     time.Time
+	steps    []admin.DevStep
 }
 
 func (u *upRun) step(name, detail string) {
@@ -156,7 +167,9 @@ func (u *upRun) ready(ctx context.Context) error {
 	out.ElapsedMs = u.now().Sub(u.start).Milliseconds()
 	u.say("Ready in %.1fs.\n", float64(out.ElapsedMs)/1000)
 	return u.emit(out, func(t *table) {
-		fmt.Fprint(t, dev.Table(s))
+		if !u.attached || !u.watchable() { // the live view shows it
+			fmt.Fprint(t, dev.Table(s))
+		}
 		for i, n := range out.Next {
 			fmt.Fprintf(t, "%-6s%s\n", map[bool]string{true: "Next:"}[i == 0], n)
 		}
@@ -218,7 +231,7 @@ func (u *upRun) host(ctx context.Context) error {
 }
 
 // background starts this program again as the process that hosts the nodes.
-func (u *upRun) background() error {
+func (u *upRun) background(ctx context.Context) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
@@ -229,14 +242,20 @@ func (u *upRun) background() error {
 		return err
 	}
 	defer out.Close()
-	c := exec.Command(exe, "dev", "up", "--in-process", "--dir", u.net.Dir(), "--orgs", fmt.Sprint(s.Orgs), "--peers", fmt.Sprint(s.Peers), "--orderers", fmt.Sprint(s.Orderers), "--channel", s.Channel)
+	c := exec.Command(exe, "dev", "up", "--in-process", "--"+hostFlag, "--dir", u.net.Dir(), "--orgs", fmt.Sprint(s.Orgs), "--peers", fmt.Sprint(s.Peers), "--orderers", fmt.Sprint(s.Orderers), "--channel", s.Channel)
 	c.Stdout, c.Stderr = out, out
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := c.Start(); err != nil {
 		return fmt.Errorf("starting the process of the nodes: %w", err)
 	}
-	go func() { _ = c.Wait() }() // reaped, should it end before this command
-	return nil
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = c.Wait() // reaped, should it end before this command
+	}()
+	ctx, cancel := u.within(ctx, upTime)
+	defer cancel()
+	return u.net.AwaitHost(ctx, ended)
 }
 
 func (d *devCmd) down() *cobra.Command {

@@ -53,7 +53,7 @@ func (d *devCmd) tx() *cobra.Command {
 		defer cancel()
 		out, err := n.Run(ctx, l)
 		if errors.Is(err, context.DeadlineExceeded) {
-			err = fault.New(fault.TimedOut, "the transactions were not ordered in time").Do("grapevine dev status --dir " + n.Dir())
+			err = fault.New(fault.TimedOut, "the transactions were not ordered in time").Do("grapevine dev status --dir " + dev.Quote(n.Dir()))
 		}
 		if err != nil {
 			return err

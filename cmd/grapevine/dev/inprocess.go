@@ -63,6 +63,7 @@ func (n *Network) Host(ctx context.Context, b admin.Build, ready func()) error {
 	mux.HandleFunc("POST /stop", h.handle(h.stop))
 	mux.HandleFunc("POST /kill", h.handle(h.stop))
 	mux.HandleFunc("POST /down", func(w http.ResponseWriter, _ *http.Request) { h.stopAll(); w.WriteHeader(http.StatusOK); h.down() })
+	n.hosting = true
 	ready()
 	err = admin.ServeHTTP(ctx, &http.Server{Handler: mux, ReadHeaderTimeout: time.Second}, l, time.Second)
 	h.stopAll()
@@ -87,36 +88,62 @@ func (h *Host) handle(f func(*Node) error) http.HandlerFunc {
 	}
 }
 
-// start runs a node; what its configuration refuses, it refuses here, too.
+// start runs a node and returns once it answers; what its configuration refuses,
+// it refuses here, too.
 func (h *Host) start(ctx context.Context, v *Node) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.runs[v.Name] != nil {
-		return fault.Newf("DEV010", "%s runs already", v.Name)
-	}
-	out, err := os.OpenFile(h.net.LogFile(v), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	r, err := h.launch(ctx, v)
 	if err != nil {
 		return err
 	}
+	t := time.NewTicker(poll)
+	defer t.Stop()
+	for !answers(admin.Socket(h.net.Folder(v))) {
+		select {
+		case <-r.done:
+			if r.err != nil {
+				return r.err
+			}
+			return context.Canceled
+		case <-t.C:
+		}
+	}
+	return nil
+}
+
+// launch runs a node's loops until ctx ends or it is stopped.
+func (h *Host) launch(ctx context.Context, v *Node) (*nodeRun, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.runs[v.Name] != nil {
+		return nil, fault.Newf("DEV010", "%s runs already", v.Name).Do(h.net.verb("restart " + v.Name))
+	}
+	out, err := os.OpenFile(h.net.LogFile(v), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, err
+	}
 	log, err := serve.NewLog(out, conf.Logging{Spec: "info"}, v.Name)
 	if err != nil {
-		return errors.Join(err, out.Close())
+		return nil, errors.Join(err, out.Close())
 	}
 	run, err := h.prepare(v, log)
 	if err != nil {
-		return errors.Join(err, out.Close())
+		return nil, errors.Join(err, out.Close())
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	r := &nodeRun{stop: cancel, done: make(chan struct{})}
 	h.runs[v.Name] = r
 	go func() {
-		defer close(r.done)
-		r.err = errors.Join(run(ctx), out.Close())
+		err := run(ctx)
+		if err != nil && !errors.Is(err, context.Canceled) {
+			log.Error("the node has ended", "err", err)
+		}
+		r.err = errors.Join(err, out.Close())
 		h.mu.Lock()
 		delete(h.runs, v.Name)
 		h.mu.Unlock()
+		close(r.done)
 	}()
-	return nil
+	return r, nil
 }
 
 func (h *Host) prepare(v *Node, log *serve.Log) (func(context.Context) error, error) {
@@ -171,6 +198,26 @@ func (n *Network) controlDown(ctx context.Context) error {
 	}
 	return err
 }
+
+// AwaitHost waits until the process that hosts the network can be asked, or has
+// ended, as its channel tells.
+func (n *Network) AwaitHost(ctx context.Context, ended <-chan struct{}) error {
+	t := time.NewTicker(poll)
+	defer t.Stop()
+	for !n.Hosted() {
+		select {
+		case <-t.C:
+		case <-ended:
+			return fault.New("DEV012", "the process of the nodes ended while it started").Because(lines(filepath.Join(n.dir, logFile), 5)...)
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the process of the nodes: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
+// Hosted says whether a process hosts the network's nodes.
+func (n *Network) Hosted() bool { return answers(admin.Socket(filepath.Join(n.dir, controlDir))) }
 
 func (n *Network) ask(ctx context.Context, path string) error {
 	c := admin.Dial(filepath.Join(n.dir, controlDir))

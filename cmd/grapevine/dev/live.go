@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,47 +77,79 @@ func (v *view) take(l looked) {
 }
 
 func (v *view) View() tea.View {
-	var b strings.Builder
 	if v.state == nil {
-		b.WriteString("looking at the network…\n")
-		return tea.NewView(b.String())
+		return tea.NewView("looking at the network…\n")
 	}
-	fmt.Fprintf(&b, "Grapevine dev network  %s\n", v.net.dir)
-	fmt.Fprintf(&b, "channel %s  height %d  %.1f blocks/s  %s\n\n", v.state.Channels[0].Name, v.height, v.rate, v.readiness())
-	b.WriteString(Table(v.state))
-	b.WriteString("\nq leave (nodes go on)   ctrl+c stop all nodes\n")
+	paint := plain
+	if v.color {
+		paint = colored
+	}
+	var b strings.Builder
+	ready := paint(string(Alive), "ready")
+	if !v.state.Ready {
+		ready = paint(string(Stopped), "not ready")
+	}
+	fmt.Fprintf(&b, "%s  %s\n", paint("head", "Grapevine dev network"), v.net.dir)
+	fmt.Fprintf(&b, "channel %s   height %d   %.1f blocks/s   %s\n\n", v.state.Channels[0].Name, v.height, v.rate, ready)
+	b.WriteString(draw(v.state, paint))
+	keys := "q leave (nodes go on)   ctrl+c stop all nodes"
+	if v.net.hosting {
+		keys = "q or ctrl+c stop all nodes"
+	}
+	fmt.Fprintf(&b, "\n%s\n", paint("dim", keys))
 	return tea.NewView(b.String())
 }
 
-func (v *view) readiness() string {
-	text, color := "ready", lipgloss.Color("2")
-	if !v.state.Ready {
-		text, color = "not ready", lipgloss.Color("3")
+// A painter gives a text the look of its kind, which is a State, or "head",
+// "leader", "dim" or "".
+type painter func(kind, text string) string
+
+func plain(_, text string) string { return text }
+
+var looks = map[string]lipgloss.Style{
+	"head": lipgloss.NewStyle().Bold(true), "dim": lipgloss.NewStyle().Faint(true),
+	"leader": lipgloss.NewStyle().Foreground(lipgloss.Color("6")), "lag": lipgloss.NewStyle().Foreground(lipgloss.Color("3")),
+	string(Alive): lipgloss.NewStyle().Foreground(lipgloss.Color("2")), string(Dead): lipgloss.NewStyle().Foreground(lipgloss.Color("1")),
+	string(Stopped): lipgloss.NewStyle().Foreground(lipgloss.Color("3")),
+}
+
+func colored(kind, text string) string {
+	if s, ok := looks[kind]; ok {
+		return s.Render(text)
 	}
-	if !v.color {
-		return text
-	}
-	return lipgloss.NewStyle().Foreground(color).Bold(true).Render(text)
+	return text
 }
 
 // Table is the network as text: a line for each node.
-func Table(s *admin.DevState) string {
+func Table(s *admin.DevState) string { return draw(s, plain) }
+
+func draw(s *admin.DevState, paint painter) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%-12s %-8s %-9s %8s %6s %8s  %-8s %s\n", "NODE", "ORG", "ROLE", "HEIGHT", "LAG", "MEMBERS", "STATE", "TIP")
+	row := func(kinds [4]string, name, org, role, height, lag, members, state, tip string) {
+		fmt.Fprintf(&b, "%-12s  %-8s  %s  %s  %s  %7s  %s  %s\n", name, org,
+			paint(kinds[0], fmt.Sprintf("%-9s", role)), paint(kinds[1], fmt.Sprintf("%7s", height)), paint(kinds[2], fmt.Sprintf("%5s", lag)),
+			members, paint(kinds[3], fmt.Sprintf("%-7s", state)), tip)
+	}
+	number := func(n uint64) string { return strconv.FormatUint(n, 10) }
+	head := fmt.Sprintf("%-12s  %-8s  %-9s  %7s  %5s  %7s  %-7s  %s", "NODE", "ORG", "ROLE", "HEIGHT", "LAG", "MEMBERS", "STATE", "TIP")
+	b.WriteString(paint("head", head) + "\n")
 	for _, o := range s.Orderers {
-		role := "orderer"
+		role, kind := "orderer", ""
 		if o.Leader {
-			role = "★ orderer"
+			role, kind = "★ orderer", "leader"
 		}
-		fmt.Fprintf(&b, "%-12s %-8s %-9s %8d %6s %8s  %-8s\n", o.Name, "-", role, o.Height, "-", "-", o.State)
+		row([4]string{kind, "", "", o.State}, o.Name, "-", role, number(o.Height), "-", "-", o.State, "")
 	}
 	for _, p := range s.Peers {
-		role := "member"
+		role, kind := "member", ""
 		if p.Leader {
-			role = "★ leader"
+			role, kind = "★ leader", "leader"
 		}
-		lag := s.Channels[0].Height - min(p.Height, s.Channels[0].Height)
-		fmt.Fprintf(&b, "%-12s %-8s %-9s %8d %6d %8d  %-8s %s\n", p.Name, p.Org, role, p.Height, lag, p.Members, p.State, short(p.TipHash))
+		lag, late := s.Channels[0].Height-min(p.Height, s.Channels[0].Height), ""
+		if lag > 0 {
+			late = "lag"
+		}
+		row([4]string{kind, "", late, p.State}, p.Name, p.Org, role, number(p.Height), number(lag), strconv.Itoa(p.Members), p.State, short(p.TipHash))
 	}
 	return b.String()
 }

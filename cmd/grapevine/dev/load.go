@@ -67,7 +67,7 @@ func (n *Network) Run(ctx context.Context, l Load) (*admin.DevTx, error) {
 	}
 	s := n.Status(ctx)
 	if !slices.ContainsFunc(s.Orderers, func(o admin.DevOrderer) bool { return o.State == string(Alive) }) {
-		return nil, fault.New("DEV011", "no orderer runs: nobody can order transactions").Do("grapevine dev up --dir " + n.dir)
+		return nil, fault.New("DEV011", "no orderer runs: nobody can order transactions").Do(n.verb("up"))
 	}
 	t := &tracker{
 		net: n, sent: map[string]time.Time{}, found: map[string]uint64{},

@@ -68,7 +68,8 @@ type Network struct {
 	InProcess bool   `json:"inProcess"`
 	Nodes     []Node `json:"nodes"`
 
-	dir string
+	dir     string
+	hosting bool // the nodes live in this process
 }
 
 // DefaultDir is where a network lies unless --dir says otherwise. Getenv reads
@@ -96,7 +97,7 @@ func Find(dir string) (*Network, error) {
 	}
 	raw, err := os.ReadFile(filepath.Join(dir, fileName))
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, fault.Newf("DEV001", "no dev network in %s", dir).Do("grapevine dev up --dir " + dir)
+		return nil, fault.Newf("DEV001", "no dev network in %s", dir).Do("grapevine dev up --dir " + Quote(dir))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("reading the network: %w", err)
@@ -119,6 +120,11 @@ func (n *Network) save() error {
 
 // Dir is the network's folder.
 func (n *Network) Dir() string { return n.dir }
+
+// verb is a dev verb on this network, as a person would type it.
+func (n *Network) verb(words string) string {
+	return "grapevine dev " + words + " --dir " + Quote(n.dir)
+}
 
 // Node returns the node of a name; DEV004 if there is none.
 func (n *Network) Node(name string) (*Node, error) {

@@ -86,7 +86,7 @@ func (n *Network) mark(v *Node) string { return n.ConfigFiles(v)[0] }
 // the command; its output goes to its log.
 func (n *Network) spawn(v *Node) error {
 	if s, pid := n.Process(v); s != Dead {
-		return fault.Newf("DEV010", "%s runs already (pid %d)", v.Name, pid).Do("grapevine dev restart " + v.Name)
+		return fault.Newf("DEV010", "%s runs already (pid %d)", v.Name, pid).Do(n.verb("restart " + v.Name))
 	}
 	exe, err := os.Executable()
 	if err != nil {
@@ -171,7 +171,7 @@ func (n *Network) signalAlive(v *Node, s syscall.Signal) error {
 	}
 	state, pid := n.Process(v)
 	if state == Dead {
-		return fault.Newf("DEV011", "%s does not run", v.Name).Do("grapevine dev restart " + v.Name)
+		return fault.Newf("DEV011", "%s does not run", v.Name).Do(n.verb("restart " + v.Name))
 	}
 	return signal(pid, s)
 }
@@ -209,14 +209,10 @@ func processState(pid int, mark string) State {
 	if syscall.Kill(pid, 0) != nil {
 		return Dead
 	}
-	dir := filepath.Join("/proc", strconv.Itoa(pid))
-	args, err := os.ReadFile(filepath.Join(dir, "cmdline"))
-	if errors.Is(err, os.ErrNotExist) && !haveProc() {
+	if !haveProc() {
 		return psState(pid, mark)
 	}
-	if err != nil || !bytes.Contains(args, []byte(mark)) {
-		return Dead
-	}
+	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
 	if err != nil {
 		return Dead
@@ -226,7 +222,13 @@ func processState(pid int, mark string) State {
 	if i < 0 || i+2 >= len(stat) {
 		return Dead
 	}
-	return stateOf(stat[i+2])
+	state := stateOf(stat[i+2])
+	args, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+	// A program that is just being loaded has no arguments yet: it is ours.
+	if err != nil || (len(args) > 0 && !bytes.Contains(args, []byte(mark))) {
+		return Dead
+	}
+	return state
 }
 
 func haveProc() bool {
@@ -254,11 +256,15 @@ func stateOf(c byte) State {
 }
 
 // tail returns the last lines of a node's log.
-func (n *Network) tail(v *Node, lines int) []string {
-	raw, err := os.ReadFile(n.LogFile(v))
-	if err != nil {
+func (n *Network) tail(v *Node, count int) []string { return lines(n.LogFile(v), count) }
+
+// lines returns the last lines of a file.
+func lines(file string, count int) []string {
+	raw, err := os.ReadFile(file)
+	text := strings.TrimSpace(string(raw))
+	if err != nil || text == "" {
 		return nil
 	}
-	all := strings.Split(strings.TrimSpace(string(raw)), "\n")
-	return all[max(0, len(all)-lines):]
+	all := strings.Split(text, "\n")
+	return all[max(0, len(all)-count):]
 }

@@ -171,10 +171,12 @@ func ready(s *admin.DevState) bool {
 func (n *Network) Wait(ctx context.Context, ok func(*admin.DevState) bool) (*admin.DevState, error) {
 	t := time.NewTicker(lookTime)
 	defer t.Stop()
+	s := &admin.DevState{}
 	for {
-		s := n.Status(ctx)
-		if ctx.Err() == nil && ok(s) {
-			return s, nil
+		if now := n.Status(ctx); ctx.Err() == nil { // else those that weren't heard in time seem dead
+			if s = now; ok(s) {
+				return s, nil
+			}
 		}
 		select {
 		case <-t.C:
@@ -183,7 +185,7 @@ func (n *Network) Wait(ctx context.Context, ok func(*admin.DevState) bool) (*adm
 				return s, ctx.Err()
 			}
 			return s, fault.New("DEV013", "the network did not become ready in time").
-				Because(why(s)...).Do("grapevine dev logs --dir " + n.dir)
+				Because(why(s)...).Do(n.verb("logs"), n.verb("status"))
 		}
 	}
 }

@@ -165,15 +165,15 @@ func (n *Network) await(ctx context.Context, v *Node) error {
 		if errors.As(err, &f) && f.Code != fault.Unreachable {
 			return fmt.Errorf("%s joining the channel: %w", v.Name, err)
 		}
-		if s, _ := n.Process(v); s == Dead {
+		if s, _ := n.Process(v); s == Dead && !n.InProcess { // else it was started when it answered
 			return fault.Newf("DEV012", "%s ended while it started", v.Name).
-				Because(n.tail(v, 5)...).Do(fmt.Sprintf("grapevine dev logs %s --dir %s", v.Name, n.dir))
+				Because(n.tail(v, 5)...).Do(n.verb("logs " + v.Name))
 		}
 		select {
 		case <-t.C:
 		case <-ctx.Done():
 			return fault.Newf("DEV012", "%s did not answer in time", v.Name).From(err).
-				Because(n.tail(v, 5)...).Do(fmt.Sprintf("grapevine dev logs %s --dir %s", v.Name, n.dir))
+				Because(n.tail(v, 5)...).Do(n.verb("logs " + v.Name))
 		}
 	}
 }
@@ -198,7 +198,7 @@ func (n *Network) StopNode(ctx context.Context, v *Node) error {
 // KillNode ends a node without warning it.
 func (n *Network) KillNode(ctx context.Context, v *Node) error {
 	if s, _ := n.Process(v); s == Dead {
-		return fault.Newf("DEV011", "%s does not run", v.Name).Do("grapevine dev restart " + v.Name)
+		return fault.Newf("DEV011", "%s does not run", v.Name).Do(n.verb("restart " + v.Name))
 	}
 	n.look(ctx, v)
 	if n.InProcess {

@@ -57,10 +57,16 @@ func newOperations(c conf.Operations, s *admin.Server, reg *prometheus.Registry,
 		l = tls.NewListener(l, t)
 	}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", s.Health)
-	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", s.Health)
-	mux.HandleFunc("GET /version", s.Version)
+	for path, h := range map[string]http.HandlerFunc{
+		"/healthz": s.Health, "/readyz": s.Health, "/version": s.Version,
+		"/livez": func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") },
+	} {
+		mux.HandleFunc("GET "+path, h)
+		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "it can only be read", http.StatusMethodNotAllowed)
+		})
+	}
 	private := http.NewServeMux()
 	if c.Metrics == "prometheus" {
 		private.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
