@@ -25,9 +25,13 @@ const (
 	// than the cores; 500 ms is for one that waits its turn.
 	validatorTimeout     = 500 * time.Millisecond
 	validatorConcurrency = 64
-	// smallGroup is up to how many members the mesh may be thin: in fully
-	// connected groups of 10 and 25, D=3 brought 1.4-2.0 copies to a receiver
-	// and half the CPU of D=6, and no worse latency.
+	// A channel of at most thinGroup members is fully connected, so its mesh may
+	// be thin: D=3 and never more than 3. Blocks of 8 KiB inline, N = 10 and 25 on
+	// loopback: 1.9 and 1.8 copies to a receiver (with Dhi=4 2.0 and 1.8, and a
+	// longer tail), a third of the CPU of D=6. Dlo=3 doesn't settle: grafts cross
+	// prunes, and blocks wait half a second for gossip.
+	thinGroup = 64
+	// smallGroup is up to how many members a publisher sends to its mesh alone.
 	smallGroup = 25
 	// iDontWant is from which size a receiver tells its mesh that it has a
 	// message; MaxIDontWantLength bounds such ids in one RPC.
@@ -52,10 +56,8 @@ const (
 func meshParams(n int) pubsub.GossipSubParams {
 	p := pubsub.DefaultGossipSubParams()
 	switch {
-	case n <= smallGroup:
-		p.D, p.Dlo, p.Dhi, p.Dscore, p.Dout = 3, 2, 4, 2, 0
-	case n <= 50:
-		p.D, p.Dlo, p.Dhi, p.Dscore, p.Dout = 6, 5, 12, 4, 2
+	case n <= thinGroup:
+		p.D, p.Dlo, p.Dhi, p.Dscore, p.Dout = 3, 2, 3, 2, 0
 	default:
 		p.D, p.Dlo, p.Dhi, p.Dscore, p.Dout = 8, 6, 12, 5, 3
 	}
@@ -79,9 +81,11 @@ func meshParams(n int) pubsub.GossipSubParams {
 // receiver. Measured with D=3 and blocks of 8 KiB inline, N = 10 and 25: without
 // it 1.6-1.9 copies, and p99 106 and 132 ms on links of 25 ms; with it 3.2-3.6
 // copies, p99 32 and 43 ms, half again to twice the CPU, and no gain on
-// loopback. In middling groups, whose meshes are thick anyway, it is one copy
-// more and saves hops; in large ones a publisher's link can't bear it.
-func floodPublish(n int) bool { return n > smallGroup && n <= 64 }
+// loopback. In middling groups a thin mesh alone takes too many hops: N = 50 on
+// links of 25 ms, 8 KiB: p99 210 ms and 1.8 copies without, 62 ms and 3.7 with
+// it (D=6 with it: 63 ms and 8.1). In large ones a publisher's link can't bear
+// it.
+func floodPublish(n int) bool { return n > smallGroup && n <= thinGroup }
 
 // topicScore returns a topic's score parameters. P3 and P3b, which punish who
 // delivers little, are off: an idle channel would punish the honest. The price

@@ -192,9 +192,10 @@ func (c *Channel) rooms() error {
 }
 
 // expected is how many members the mesh is made for: those of the host's
-// limits are too many for a small channel, so it is what is known at the start.
+// limits are too many for a small channel, so it is what is known at the start:
+// organisations, of about five peers each.
 func (c *Channel) expected() int {
-	return len(c.node.cfg.Bootstrap) + 8*len(c.conf.Load().Orgs())
+	return len(c.node.cfg.Bootstrap) + 5*len(c.conf.Load().Orgs())
 }
 
 // run runs the channel's loops. What stops the channel alone is kept in halted
