@@ -7,6 +7,7 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
 LDFLAGS := -s -w -X main.release=$(VERSION) -X main.commit=$(COMMIT)
 FUZZTIME ?= 30s
+SOAK     ?= 10m
 
 .DEFAULT_GOAL := help
 .PHONY: help build dev test race lint fuzz sim soak bench gen dist clean
@@ -37,8 +38,8 @@ sim: ## real nodes in virtual time: 50 nodes, partitions, silent links; writes b
 	@mkdir -p build
 	GRAPEVINE_SIM=$(CURDIR)/build/sim.json $(GO) test -count=1 -timeout 25m -run '^TestSim' -v ./itest
 
-soak: ## longer simulations and crash loops
-	GRAPEVINE_SOAK=1 $(GO) test -count=1 -timeout 170m -run 'Crash|Soak' -v ./ledger ./itest
+soak: ## longer simulations, crash loops, every byte of the recorded chains flipped; SOAK=10m for each loop
+	GRAPEVINE_SOAK=$(SOAK) $(GO) test -count=1 -timeout 170m -run 'Soak|BitFlips' -v ./ledger ./channel ./itest
 
 bench: ## dissemination, ledger and range pull beside their bare counterparts; writes build/bench.json
 	@mkdir -p build
