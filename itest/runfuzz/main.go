@@ -131,8 +131,7 @@ var (
 func read(out []byte, err error) result {
 	r := result{execs: last(execs, out), found: int(last(total, out))}
 	switch {
-	case err != nil && overtime(out):
-	case err != nil:
+	case err != nil && !overtime(out):
 		r.err = fmt.Errorf("%s%w", out, err)
 	case r.execs == 0:
 		r.err = errors.New("it made no executions")
