@@ -105,6 +105,40 @@ func TestVerifyRefusesBrokenChains(t *testing.T) {
 	}
 }
 
+// A file of block export is refused wherever it is cut, and may begin another.
+func TestVerifyExportedFile(t *testing.T) {
+	data, dir := filepath.Join(t.TempDir(), "data"), t.TempDir()
+	genesis := fixtures(t, "raft", "genesis.block")
+	p := play{dir: dir}
+	p.object(t, 0, "ledger", "import", "--genesis", genesis, "--blocks", fixtures(t, "raft", "blocks"), "--data", data)
+	for i, span := range []string{"0..11", "12..newest"} {
+		v := p.object(t, 0, "block", "export", "mychannel", span, fmt.Sprintf("part%d", i), "--data", data)
+		require.Equal(t, []float64{12, 19}[i], v["blocks"])
+	}
+	a, err := os.ReadFile(filepath.Join(dir, "part0"))
+	require.NoError(t, err)
+	b, err := os.ReadFile(filepath.Join(dir, "part1"))
+	require.NoError(t, err)
+	verify := func(exit int, raw []byte) map[string]any {
+		write(t, dir, "file", raw)
+		return p.object(t, exit, "block", "verify", "--genesis", genesis, "--blocks", "file")
+	}
+	require.Equal(t, 31.0, verify(0, append(append([]byte{}, a...), b...))["checked"])
+	require.Equal(t, 12.0, verify(0, a)["checked"])
+	for _, cut := range []int{1, len(a) / 2, len(a) - 1} {
+		require.Equal(t, "block.malformed", verify(6, a[:cut])["failures"].([]any)[0].(map[string]any)["code"])
+	}
+	verify(6, b)
+	one, err := os.ReadFile(genesis)
+	require.NoError(t, err)
+	require.Equal(t, 1.0, verify(0, one)["checked"], "a file may be one block")
+	require.Equal(t, true, p.object(t, 0, "block", "verify", "mychannel", "3..9", "--data", data)["ok"])
+	p.fails(t, 1, "API002", "block", "verify", "--genesis", genesis, "--blocks", "nothing")
+	p.fails(t, 1, "API007", "block", "export", "mychannel", "0..99", "file2", "--data", data)
+	p.fails(t, 1, "API002", "block", "export", "mychannel", "0..9", "no/such/folder", "--data", data)
+	require.NoFileExists(t, filepath.Join(dir, "file2"))
+}
+
 func TestVerifyUnderAnotherGenesis(t *testing.T) {
 	v := play{}.object(t, 6, "block", "verify", "--genesis", fixtures(t, "bft", "genesis.block"), "--blocks", fixtures(t, "raft", "blocks"))
 	require.Equal(t, false, v["ok"])

@@ -168,10 +168,13 @@ func (r *running) Write(b []byte) (int, error) {
 }
 
 // background runs the program until it is told to stop.
-func background(dir string, args ...string) *running {
+func background(dir string, args ...string) *running { return following(dir, io.Discard, args...) }
+
+// following is background with somebody who reads what it says on stdout.
+func following(dir string, out io.Writer, args ...string) *running {
 	r := &running{signals: make(chan os.Signal, 2), code: make(chan int, 1)}
 	go func() {
-		r.code <- run(world{args: args, dir: dir, out: io.Discard, err: r, signals: r.signals, now: time.Now})
+		r.code <- run(world{args: args, dir: dir, out: out, err: r, signals: r.signals, now: time.Now})
 	}()
 	return r
 }
@@ -202,10 +205,24 @@ func TestPeerRunsAndStops(t *testing.T) {
 	require.ElementsMatch(t, statusKeys, keys(s))
 	require.Equal(t, true, s["healthy"])
 
+	// What is watched comes as lines of JSON, one for each change.
+	in, out := io.Pipe()
+	w := following(dir, out, "channel", "ls", "--watch", "-o", "json", "--target", data)
+	lines := json.NewDecoder(in)
+	var seen struct{ Items []struct{ Name string } }
+	require.NoError(t, lines.Decode(&seen))
+	require.Empty(t, seen.Items)
+	defer func() {
+		w.signals <- os.Interrupt
+		require.Equal(t, 0, <-w.code, &w.err)
+	}()
+
 	locked := p.fails(t, 3, "CFG022", "peer", "start", "--config", "core.yaml", "-q")
 	require.Contains(t, locked.err, "fix:")
 	genesis := fixtures(t, "raft", "genesis.block")
 	require.Equal(t, false, p.object(t, 0, "channel", "join", "mychannel", "--block", genesis, "--target", data)["already"])
+	require.NoError(t, lines.Decode(&seen))
+	require.Equal(t, "mychannel", seen.Items[0].Name)
 	// The configuration names the same node.
 	require.Equal(t, true, p.object(t, 0, "channel", "join", "mychannel", "--block", genesis, "--config", "core.yaml")["already"])
 	p.fails(t, 3, "CHN005", "channel", "join", "mychannel", "--block", fixtures(t, "bft", "genesis.block"), "--target", data)
@@ -266,6 +283,47 @@ func (r *running) operations(t *testing.T, p play, addr string) {
 	p.fails(t, 4, "NET003", "channel", "leave", "mychannel", "--yes", "--target", "http://"+addr)
 	tls := p.fails(t, 5, "NET001", "status", "--target", "https://"+addr)
 	require.Contains(t, tls.err, "TLS was spoken to a port without TLS")
+}
+
+// Over the operations listener with TLS, a client certificate is needed for all
+// but health and version, and one of an administrator to change the node.
+func TestAdminOverTLS(t *testing.T) {
+	dir := site(t)
+	env := func(user string) []string {
+		base := filepath.Join(dir, "crypto/peerOrganizations/org1.example.com/users", user)
+		cert, err := filepath.Glob(filepath.Join(base, "msp/signcerts/*"))
+		require.NoError(t, err)
+		require.NotEmpty(t, cert)
+		return []string{
+			"CORE_PEER_TLS_ROOTCERT_FILE=" + filepath.Join(dir, onePeer, "tls/ca.crt"),
+			"CORE_PEER_TLS_CLIENTCERT_FILE=" + cert[0], "CORE_PEER_TLS_CLIENTKEY_FILE=" + filepath.Join(base, "msp/keystore/priv_sk"),
+		}
+	}
+	core, err := os.ReadFile(filepath.Join(dir, "core.yaml"))
+	require.NoError(t, err)
+	write(t, dir, "core.yaml", bytes.Replace(core, []byte(`listenAddress: "127.0.0.1:0"`), []byte(`listenAddress: "127.0.0.1:0", tls: {enabled: true, `+
+		`cert: {file: `+onePeer+`tls/server.crt}, key: {file: `+onePeer+`tls/server.key}, `+
+		`clientRootCAs: {files: [`+onePeer+`msp/cacerts/ca.org1.example.com-cert.pem]}}`), 1))
+	r := background(dir, "peer", "start", "--config", "core.yaml")
+	local := r.up(t, play{dir: dir}, filepath.Join(dir, "data"))["operations"].(string)
+	addr := "https://" + strings.Replace(local, "127.0.0.1", "localhost", 1)
+
+	nobody := play{dir: dir, env: env("User1@org1.example.com")[:1]}
+	user, boss := play{dir: dir, env: env("User1@org1.example.com")}, play{dir: dir, env: env("Admin@org1.example.com")}
+	nobody.fails(t, 4, "NET003", "status", "--target", addr)
+	require.Equal(t, 0, user.run("status", "--target", addr).code)
+	genesis := fixtures(t, "raft", "genesis.block")
+	user.fails(t, 4, "NET003", "channel", "join", "mychannel", "--block", genesis, "--target", addr)
+	require.Equal(t, false, boss.object(t, 0, "channel", "join", "mychannel", "--block", genesis, "--target", addr)["already"])
+	boss.object(t, 0, "channel", "leave", "mychannel", "--purge", "--yes", "--target", addr)
+	play{dir: dir}.fails(t, 5, "NET002", "status", "--target", addr)
+	other := boss.fails(t, 5, "NET001", "status", "--target", "https://"+local)
+	require.Contains(t, other.err, "not for this address")
+	plain := boss.fails(t, 5, "NET001", "status", "--target", local)
+	require.Contains(t, plain.err, "a port with TLS was spoken to without")
+
+	r.signals <- syscall.SIGTERM
+	require.Equal(t, 0, <-r.code, &r.err)
 }
 
 // CLI5: node down, wrong port, TLS and none.

@@ -44,12 +44,17 @@ type Server struct {
 
 // Run serves the whole interface on l until ctx ends.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
+	srv := &http.Server{Handler: s.Whole(), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug)}
+	return ServeHTTP(ctx, srv, l, grace)
+}
+
+// Whole is the whole interface.
+func (s *Server) Whole() http.Handler {
 	mux := http.NewServeMux()
 	s.reading(mux)
 	mux.HandleFunc("POST /api/v1/channels", s.handle(s.join))
 	mux.HandleFunc("POST /api/v1/channels/{ch}/leave", s.handle(s.leave))
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug)}
-	return ServeHTTP(ctx, srv, l, grace)
+	return mux
 }
 
 // ReadOnly is the part of the interface that changes nothing.
@@ -57,8 +62,9 @@ func (s *Server) ReadOnly() http.Handler {
 	mux := http.NewServeMux()
 	s.reading(mux)
 	mux.HandleFunc("POST /api/v1/", func(w http.ResponseWriter, _ *http.Request) {
-		s.fail(w, fault.New("NET003", "the node lets itself be changed over its admin socket alone").
-			Do("name its data folder with --target, on its own machine"))
+		s.fail(w, fault.New("NET003", "only an administrator may change the node").
+			Because("this listener asks for TLS with a client certificate of the node's organisation that has the OU admin").
+			Do("name its data folder with --target, on its own machine", "name such a certificate in CORE_PEER_TLS_CLIENTCERT_FILE and CORE_PEER_TLS_CLIENTKEY_FILE"))
 	})
 	return mux
 }

@@ -23,6 +23,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	var (
 		plain   tls.RecordHeaderError
 		unknown x509.UnknownAuthorityError
+		name    x509.HostnameError
 		dial    *net.OpError
 	)
 	e := fault.Newf(fault.Unreachable, "no node answers at %s", c.place).From(err)
@@ -41,6 +42,8 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 		return e.Because("TLS was spoken to a port without TLS").Do("name it as http://HOST:PORT")
 	case errors.As(err, &unknown):
 		return fault.Newf("NET002", "the certificate of %s is signed by an unknown CA", c.place).From(err).Do("name its CA in CORE_PEER_TLS_ROOTCERT_FILE")
+	case errors.As(err, &name):
+		return e.Because("its TLS certificate is not for this address: " + name.Error()).Do("name the node by a host name or address that its certificate bears")
 	case strings.Contains(err.Error(), "remote error: tls: "):
 		return fault.Newf("NET003", "the node at %s refuses this TLS certificate", c.place).Because(err.Error()).From(err).
 			Do("name one of an administrator in CORE_PEER_TLS_CLIENTCERT_FILE and CORE_PEER_TLS_CLIENTKEY_FILE")

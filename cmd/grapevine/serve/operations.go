@@ -27,14 +27,15 @@ import (
 const shutdown = 2 * time.Second
 
 // operations is the HTTP listener for those who run the node: health, version,
-// metrics, profiles and the read-only part of the admin API.
+// metrics, profiles and the admin API, which only administrators may change the
+// node by.
 type operations struct {
 	l   net.Listener
 	srv *http.Server
 }
 
 // newOperations binds the listener; nil if none is configured.
-func newOperations(c conf.Operations, s *admin.Server, reg *prometheus.Registry, log *Log) (*operations, error) {
+func newOperations(c conf.Operations, id *Identity, s *admin.Server, reg *prometheus.Registry, log *Log) (*operations, error) {
 	if c.Listen == "" {
 		return nil, nil
 	}
@@ -71,7 +72,14 @@ func newOperations(c conf.Operations, s *admin.Server, reg *prometheus.Registry,
 	if c.Metrics == "prometheus" {
 		private.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	}
-	private.Handle("/api/v1/", s.ReadOnly())
+	whole, reading := s.Whole(), s.ReadOnly()
+	private.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {
+		if id.administrator(r.TLS) {
+			whole.ServeHTTP(w, r)
+		} else {
+			reading.ServeHTTP(w, r)
+		}
+	})
 	private.HandleFunc("GET /logspec", log.get)
 	private.HandleFunc("PUT /logspec", log.put)
 	if c.TLS.Enabled || loopback(l.Addr()) {

@@ -16,6 +16,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
+
+	mspproto "github.com/hyperledger/fabric-protos-go-apiv2/msp"
 
 	"grapevine/block"
 	"grapevine/cmd/grapevine/admin"
@@ -71,6 +74,27 @@ func refused(dir string, id *msp.Identity, err error) error {
 			fmt.Sprintf("valid from %s until %s", c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339)))
 }
 
+// administrator says whether a connection's verified client certificate is that
+// of an administrator of the node's own organisation.
+func (i *Identity) administrator(c *tls.ConnectionState) bool {
+	if c == nil || len(c.VerifiedChains) == 0 {
+		return false
+	}
+	id, err := msp.FromDER(i.MSP.ID(), c.PeerCertificates[0].Raw)
+	if err != nil {
+		return false
+	}
+	var between [][]byte
+	for _, v := range c.PeerCertificates[1:] {
+		between = append(between, v.Raw)
+	}
+	if i.MSP.ValidateLive(id, between, time.Now()) != nil {
+		return false
+	}
+	role, err := proto.Marshal(&mspproto.MSPRole{MspIdentifier: i.MSP.ID(), Role: mspproto.MSPRole_ADMIN})
+	return err == nil && i.MSP.Satisfies(id, &mspproto.MSPPrincipal{PrincipalClassification: mspproto.MSPPrincipal_ROLE, Principal: role}) == nil
+}
+
 // mode is how a peer comes to lead. Unless someone sets a flag, a build
 // without dynamic election stands by.
 func mode(c *conf.Peer) election.Mode {
@@ -122,7 +146,7 @@ func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
 		return startFault(err, c.Dir)
 	}
 	srv := &admin.Server{Peer: n, Build: b, Name: c.ID, TLS: leaf(cert), Log: log.Logger}
-	err = runAll(ctx, n.Run, srv, c.Dir, c.Operations, reg, log)
+	err = runAll(ctx, n.Run, id, srv, c.Dir, c.Operations, reg, log)
 	return closing(err, n.Close())
 }
 
@@ -165,7 +189,7 @@ func Orderer(ctx context.Context, c *conf.Orderer, name string, b admin.Build, l
 		}
 	}
 	srv := &admin.Server{Orderer: o, Build: b, Name: name, Identity: id.Signer.Identity(), TLS: leaf(cert), Log: log.Logger}
-	err = runAll(ctx, o.Run, srv, c.Dir, c.Operations, reg, log)
+	err = runAll(ctx, o.Run, id, srv, c.Dir, c.Operations, reg, log)
 	return closing(err, o.Close())
 }
 
@@ -183,12 +207,12 @@ func joinFile(o *node.Orderer, file string) error {
 }
 
 // runAll runs a node with its listeners; the first that fails ends all.
-func runAll(ctx context.Context, run func(context.Context) error, srv *admin.Server, dir string, ops conf.Operations, reg *prometheus.Registry, log *Log) error {
+func runAll(ctx context.Context, run func(context.Context) error, id *Identity, srv *admin.Server, dir string, ops conf.Operations, reg *prometheus.Registry, log *Log) error {
 	sock, err := admin.Listen(dir)
 	if err != nil {
 		return err
 	}
-	web, err := newOperations(ops, srv, reg, log)
+	web, err := newOperations(ops, id, srv, reg, log)
 	if err != nil {
 		return closing(err, sock.Close())
 	}
