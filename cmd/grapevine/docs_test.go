@@ -52,7 +52,12 @@ func TestReference(t *testing.T) {
 			require.NoError(t, os.WriteFile(file, []byte(made), 0o644))
 			continue
 		}
-		require.Equal(t, string(have), made, "docs/%s is not what the code says: %s", name, regenerate)
+		for i, line := range strings.Split(made, "\n") { // a line says more than two whole pages
+			old := strings.Split(string(have), "\n")
+			require.Less(t, i, len(old), "docs/%s ends early: %s", name, regenerate)
+			require.Equal(t, old[i], line, "docs/%s is not what the code says: %s", name, regenerate)
+		}
+		require.Len(t, made, len(have), "docs/%s: %s", name, regenerate)
 	}
 }
 
