@@ -80,6 +80,9 @@ type Config struct {
 	Log *slog.Logger
 	// Metrics registers the node's metrics; nil: none are kept.
 	Metrics prometheus.Registerer
+	// HostMetrics registers libp2p's own figures, which are one set for all
+	// hosts of a process and stay when a node is closed; nil: none are kept.
+	HostMetrics prometheus.Registerer
 	// Hooks are told of moments that measurements are made of.
 	Hooks Hooks
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/x/rate"
 	ma "github.com/multiformats/go-multiaddr"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"grapevine/wire"
 )
@@ -74,6 +75,7 @@ type hostSpec struct {
 	listen   []string       // what the host will listen on
 	external []ma.Multiaddr // what identify tells; nothing else is told
 	maxPeers int
+	metrics  prometheus.Registerer // of libp2p's own figures; nil: none are kept
 	extra    []libp2p.Option
 }
 
@@ -113,6 +115,11 @@ func newHost(s hostSpec) (host.Host, *quicTransport, error) {
 	}
 	if slices.ContainsFunc(s.listen, func(a string) bool { return strings.Contains(a, "/tcp/") }) {
 		opts = append(opts, libp2p.Transport(tcp.NewTCPTransport))
+	}
+	if s.metrics != nil {
+		opts = append(opts, libp2p.PrometheusRegisterer(s.metrics))
+	} else {
+		opts = append(opts, libp2p.DisableMetrics())
 	}
 	h, err := libp2p.New(append(opts, s.extra...)...)
 	if err != nil {

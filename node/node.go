@@ -120,7 +120,7 @@ func (n *Node) open() error {
 	}
 	n.host, n.quic, err = newHost(hostSpec{
 		own: n.own, guard: n.guard, listen: n.cfg.Listen, external: external,
-		maxPeers: n.cfg.MaxPeers, extra: n.cfg.Libp2p,
+		maxPeers: n.cfg.MaxPeers, metrics: n.cfg.HostMetrics, extra: n.cfg.Libp2p,
 	})
 	if err != nil {
 		return err

@@ -62,6 +62,9 @@ type OrdererConfig struct {
 	Libp2p   []libp2p.Option
 	Log      *slog.Logger
 	Metrics  prometheus.Registerer
+	// HostMetrics registers libp2p's own figures, which are one set for all
+	// hosts of a process and stay when a node is closed; nil: none are kept.
+	HostMetrics prometheus.Registerer
 }
 
 // Orderer is one ordering node. Its methods are safe for concurrent use; Run
@@ -165,7 +168,7 @@ func (o *Orderer) openHost() error {
 	own := &credentials{host: key, signer: o.cfg.Signer, chain: o.cfg.Chain, networkID: o.cfg.NetworkID, life: bindingLife}
 	o.guard = newGuard(o.cfg.NetworkID, o.metrics.handshakeRefused)
 	o.guard.setJudge("", membersOf(o.cfg.MSP))
-	o.host, o.quic, err = newHost(hostSpec{own: own, guard: o.guard, listen: o.cfg.Listen, maxPeers: maxOrderers, extra: o.cfg.Libp2p})
+	o.host, o.quic, err = newHost(hostSpec{own: own, guard: o.guard, listen: o.cfg.Listen, maxPeers: maxOrderers, metrics: o.cfg.HostMetrics, extra: o.cfg.Libp2p})
 	if err != nil {
 		return err
 	}

@@ -140,7 +140,7 @@ func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
 	if c.Gossip.AliveInterval > 0 {
 		cfg.Alive = c.Gossip.AliveInterval
 	}
-	cfg.Log, cfg.Metrics = log.Logger, reg
+	cfg.Log, cfg.Metrics, cfg.HostMetrics = log.Logger, reg, reg
 	n, err := node.Open(cfg)
 	if err != nil {
 		return startFault(err, c.Dir)
@@ -178,7 +178,7 @@ func Orderer(ctx context.Context, c *conf.Orderer, name string, b admin.Build, l
 	reg := registry()
 	o, err := node.OpenOrderer(node.OrdererConfig{
 		Dir: c.Dir, Name: name, NetworkID: c.NetworkID, Signer: id.Signer, Chain: id.Chain, MSP: id.MSP,
-		Listen: listen, Address: c.GRPC, Certificate: *cert, ClientRoots: roots, Log: log.Logger, Metrics: reg,
+		Listen: listen, Address: c.GRPC, Certificate: *cert, ClientRoots: roots, Log: log.Logger, Metrics: reg, HostMetrics: reg,
 	})
 	if err != nil {
 		return startFault(err, c.Dir)
