@@ -133,6 +133,7 @@ func (c *Channel) rooms() error {
 		Rules:     rules,
 		Committed: c.committed,
 		Retriable: func(err error) bool { return errors.Is(err, ledger.ErrFull) },
+		Conflict:  c.conflict,
 		Self:      n.host.ID(),
 		Open: func(ctx context.Context, p peer.ID) (network.Stream, error) {
 			return c.view.Stream(ctx, p, wire.KindBlocks)
@@ -206,6 +207,14 @@ func (c *Channel) run(ctx context.Context) error {
 	g.Go(func() error { return c.members.Run(gctx) })
 	g.Go(func() error { return c.sync.Run(gctx) })
 	g.Go(func() error { return c.elect.Run(gctx, c.lead) })
+	g.Go(func() error {
+		select {
+		case err := <-c.fork:
+			return err
+		case <-gctx.Done():
+			return gctx.Err()
+		}
+	})
 	err := g.Wait()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {
 		return nil
