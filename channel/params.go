@@ -26,10 +26,11 @@ const (
 	validatorTimeout     = 500 * time.Millisecond
 	validatorConcurrency = 64
 	// A channel of at most thinGroup members is fully connected, so its mesh may
-	// be thin: D=3 and never more than 3. Blocks of 8 KiB inline, N = 10 and 25 on
-	// loopback: 1.9 and 1.8 copies to a receiver (with Dhi=4 2.0 and 1.8, and a
-	// longer tail), a third of the CPU of D=6. Dlo=3 doesn't settle: grafts cross
-	// prunes, and blocks wait half a second for gossip.
+	// be thin: D=3, Dlo=2, Dhi=4. Blocks of 8 KiB inline, N = 10 and 25: 1.8
+	// copies to a receiver and half the CPU of D=6. It can't be thinner: with
+	// Dhi=3 now and then a member finds every other's mesh full and stays out,
+	// with Dlo=3 grafts cross prunes and nothing settles, with D=2 there are
+	// islands; such members wait half a second for gossip.
 	thinGroup = 64
 	// smallGroup is up to how many members a publisher sends to its mesh alone.
 	smallGroup = 25
@@ -57,7 +58,7 @@ func meshParams(n int) pubsub.GossipSubParams {
 	p := pubsub.DefaultGossipSubParams()
 	switch {
 	case n <= thinGroup:
-		p.D, p.Dlo, p.Dhi, p.Dscore, p.Dout = 3, 2, 3, 2, 0
+		p.D, p.Dlo, p.Dhi, p.Dscore, p.Dout = 3, 2, 4, 2, 0
 	default:
 		p.D, p.Dlo, p.Dhi, p.Dscore, p.Dout = 8, 6, 12, 5, 3
 	}

@@ -12,6 +12,10 @@ import (
 	"time"
 )
 
+// settleTime is how long a network is left alone when all have met: meshes take
+// some heartbeats to shed the members they have too many of.
+const settleTime = 3 * time.Second
+
 // A Load is a stream of blocks.
 type Load struct {
 	Body  int // bytes of a block's data
@@ -120,6 +124,11 @@ func play(ctx context.Context, start func() (carrier, error), receivers int, loa
 		return err
 	}
 	defer func() { err = errors.Join(err, net.close()) }()
+	select {
+	case <-time.After(settleTime):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	for i, l := range loads {
 		m, err := measure(ctx, net, receivers, l)
 		if err != nil {
