@@ -146,7 +146,7 @@ func measure(ctx context.Context, net carrier, receivers int, l Load) (m Measure
 	if _, ok := net.(*grapevine); ok {
 		durable = a.disk
 	}
-	whole, cancel := context.WithTimeout(ctx, time.Duration(l.Count)*l.Every+30*time.Second)
+	whole, cancel := context.WithTimeout(ctx, time.Duration(l.Count)*l.Every+startTime)
 	defer cancel()
 	warm, _, err := net.send(l.Body)
 	if err == nil {
