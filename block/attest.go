@@ -41,7 +41,7 @@ func Attest(r *Rules, b *common.Block) error {
 	err = attest(r, b.Header, HeaderHash(b.Header), &meta)
 	if err != nil && config && n > r.LastConfig+1 {
 		// Another configuration may lie between, with other orderers.
-		return fmt.Errorf("attestation of configuration block %d: %w: %v", n, UnknownConfig, err)
+		return fmt.Errorf("attestation of configuration block %d: %w: %s", n, UnknownConfig, err.Error())
 	}
 	if err != nil {
 		return fmt.Errorf("attestation of block %d: %w", n, err)
@@ -100,7 +100,7 @@ func attestPolicy(r *Rules, h *common.BlockHeader, m *metadata) error {
 		id, err := r.signer(creator)
 		switch {
 		case id == nil:
-			unknown = fmt.Errorf("%w: %v", BadSigner, err)
+			unknown = fmt.Errorf("%w: %s", BadSigner, err.Error())
 			continue
 		case err != nil && len(m.signatures) == 1:
 			return r.explain(id, err)
@@ -168,7 +168,7 @@ func consenterOf(r *Rules, s signature, valid map[msp.PKIID]*msp.Identity) (*msp
 	if len(s.header) == 0 && len(s.identifier) > 0 && r.IdentifierHeaders {
 		var h common.IdentifierHeader
 		if err := proto.Unmarshal(s.identifier, &h); err != nil {
-			return nil, fmt.Errorf("identifier header: %w: %v", BadSignature, err)
+			return nil, fmt.Errorf("identifier header: %w: %w", BadSignature, err)
 		}
 		if id := r.Consenters[h.Identifier]; id != nil {
 			return valid[id.PKIID()], nil
@@ -194,7 +194,7 @@ func consenterOf(r *Rules, s signature, valid map[msp.PKIID]*msp.Identity) (*msp
 func creatorOf(s signature) ([]byte, error) {
 	var h common.SignatureHeader
 	if err := proto.Unmarshal(s.header, &h); err != nil {
-		return nil, fmt.Errorf("signature header: %w: %v", BadSignature, err)
+		return nil, fmt.Errorf("signature header: %w: %w", BadSignature, err)
 	}
 	return h.Creator, nil
 }
@@ -204,7 +204,7 @@ func (r *Rules) explain(id *msp.Identity, refusal error) error {
 	if err := r.MSPs[id.MSPID()].Validate(id); errors.Is(err, msp.Revoked) {
 		return fmt.Errorf("%s of %s: %w", id.Name(), id.MSPID(), SignerRevoked)
 	}
-	return fmt.Errorf("%s of %s: %w: %v", id.Name(), id.MSPID(), BadSigner, refusal)
+	return fmt.Errorf("%s of %s: %w: %s", id.Name(), id.MSPID(), BadSigner, refusal.Error())
 }
 
 // verifySigned verifies a signature as its identity's MSP would. The reasons of
@@ -217,5 +217,5 @@ func (r *Rules) verifySigned(s msp.SignedData) error {
 	if errors.Is(err, msp.HighS) || errors.Is(err, msp.BadSignatureEncoding) {
 		return fmt.Errorf("block signature: %w", err)
 	}
-	return fmt.Errorf("%w: %v", BadSignature, err)
+	return fmt.Errorf("%w: %s", BadSignature, err.Error())
 }

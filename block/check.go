@@ -154,7 +154,7 @@ func (c *Checked) judge(r *Rules, next bool) error {
 	}
 	if err := checkLastConfig(r, c.Number(), c.meta.lastConfig, c.IsConfig()); err != nil {
 		if next && errors.Is(err, UnknownConfig) {
-			return fmt.Errorf("%w: %v", LastConfig, err)
+			return fmt.Errorf("%w: %s", LastConfig, err.Error())
 		}
 		return err
 	}
@@ -164,7 +164,7 @@ func (c *Checked) judge(r *Rules, next bool) error {
 	}
 	switch sequence := c.config.Config.Sequence; {
 	case sequence <= r.Sequence:
-		return fmt.Errorf("configuration %d after %d: %w: %v", sequence, r.Sequence, BadConfig, err)
+		return fmt.Errorf("configuration %d after %d: %w: %s", sequence, r.Sequence, BadConfig, err.Error())
 	case sequence > r.Sequence+1 && !next && c.Number() > r.LastConfig+1:
 		return fmt.Errorf("configuration %d after %d: %w", sequence, r.Sequence, UnknownConfig)
 	}

@@ -70,7 +70,7 @@ func (e *entry) config() bool { return e.typ == int32(common.HeaderType_CONFIG) 
 func (e *entry) configEnvelope() (*common.ConfigEnvelope, error) {
 	var c common.ConfigEnvelope
 	if err := proto.Unmarshal(e.data, &c); err != nil {
-		return nil, fmt.Errorf("config envelope: %w: %v", BadConfig, err)
+		return nil, fmt.Errorf("config envelope: %w: %w", BadConfig, err)
 	}
 	if c.Config == nil || c.Config.ChannelGroup == nil {
 		return nil, fmt.Errorf("config envelope without configuration: %w", BadConfig)
@@ -135,7 +135,7 @@ func (e *entry) readPayload(payload []byte) error {
 	}
 	var h common.ChannelHeader
 	if err := proto.Unmarshal(channel, &h); err != nil {
-		return fmt.Errorf("channel header: %w: %v", WrongChannel, err)
+		return fmt.Errorf("channel header: %w: %w", WrongChannel, err)
 	}
 	e.typ, e.channel, e.txID = h.Type, h.ChannelId, h.TxId
 	return nil

@@ -11,7 +11,7 @@ import (
 // (ORDERER) is empty since 1.4.1.
 const (
 	slotSignatures = int(common.BlockMetadataIndex_SIGNATURES)
-	slotLastConfig = int(common.BlockMetadataIndex_LAST_CONFIG)
+	slotLastConfig = int(common.BlockMetadataIndex_LAST_CONFIG) //nolint:staticcheck // old blocks have it
 	slotFilter     = int(common.BlockMetadataIndex_TRANSACTIONS_FILTER)
 	slotOrderer    = 3
 	slotCommitHash = int(common.BlockMetadataIndex_COMMIT_HASH)
@@ -67,7 +67,7 @@ func readMetadata(m *common.BlockMetadata, entries int) (metadata, error) {
 	if !legacy {
 		var value common.OrdererBlockMetadata
 		if err := proto.Unmarshal(md.value, &value); err != nil {
-			return metadata{}, fmt.Errorf("orderer block metadata: %w: %v", Malformed, err)
+			return metadata{}, fmt.Errorf("orderer block metadata: %w: %w", Malformed, err)
 		}
 		md.lastConfig = value.GetLastConfig().GetIndex()
 	}

@@ -117,10 +117,6 @@ func signatures(t testing.TB, b *common.Block) *common.Metadata {
 	return md
 }
 
-func (w *world) commit(b *common.Block) {
-	w.tip = Tip{Height: b.Header.Number + 1, Hash: HeaderHash(b.Header)}
-}
-
 // transaction builds an entry of a type that names the channel.
 func transaction(t testing.TB, typ common.HeaderType, channel, data string) []byte {
 	return marshal(t, &common.Envelope{Payload: payload(t, typ, channel, []byte(data)), Signature: []byte("sig")})

@@ -186,7 +186,7 @@ func parseBinding(v []byte) (*Binding, error) {
 	b := &Binding{}
 	rest, err := asn1.Unmarshal(v, b)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", BadBinding, err)
+		return nil, fmt.Errorf("%w: %w", BadBinding, err)
 	}
 	if len(rest) > 0 {
 		return nil, fmt.Errorf("%d bytes behind the binding: %w", len(rest), BadBinding)
@@ -242,7 +242,7 @@ func (b *Binding) tbs(networkID string, host crypto.PubKey) ([]byte, error) {
 	}
 	raw, err := crypto.MarshalPublicKey(host)
 	if err != nil {
-		return nil, fmt.Errorf("host key: %w: %v", BadHostKey, err)
+		return nil, fmt.Errorf("host key: %w: %w", BadHostKey, err)
 	}
 	var t [16]byte
 	binary.BigEndian.PutUint64(t[:8], uint64(b.NotBefore))

@@ -62,13 +62,13 @@ func unreadable(der []byte, err error) error {
 	var o outer
 	var t tbs
 	if rest, e := asn1.Unmarshal(der, &o); e != nil || len(rest) > 0 {
-		return fmt.Errorf("%w: %v", NotDER, err)
+		return fmt.Errorf("%w: %w", NotDER, err)
 	}
 	if _, e := asn1.Unmarshal(o.TBS.FullBytes, &t); e != nil {
-		return fmt.Errorf("%w: %v", NotDER, err)
+		return fmt.Errorf("%w: %w", NotDER, err)
 	}
 	if r := badKey(t.Key.FullBytes); r != nil {
-		return fmt.Errorf("%w: %v", r, err)
+		return fmt.Errorf("%w: %w", r, err)
 	}
 	for i, x := range t.Extensions {
 		wrong := x.Critical && (x.Id.Equal(oidSubjectKeyID) || x.Id.Equal(oidAuthorityKeyID) || x.Id.Equal(oidAuthorityInfo))
@@ -79,7 +79,7 @@ func unreadable(der []byte, err error) error {
 			return fmt.Errorf("extension %v twice or wrongly critical: %w", x.Id, BadExtension)
 		}
 	}
-	return fmt.Errorf("%w: %v", NotDER, err)
+	return fmt.Errorf("%w: %w", NotDER, err)
 }
 
 // badKey says what is wrong with a SubjectPublicKeyInfo, or returns nil.
@@ -165,12 +165,12 @@ func lowS(c *x509.Certificate, issuer any) (*x509.Certificate, error) {
 	}
 	var o outer
 	if _, err := asn1.Unmarshal(c.Raw, &o); err != nil {
-		return nil, fmt.Errorf("certificate %x: %w: %v", c.SerialNumber, NotDER, err)
+		return nil, fmt.Errorf("certificate %x: %w: %w", c.SerialNumber, NotDER, err)
 	}
 	o.Signature = asn1.BitString{Bytes: sig, BitLength: 8 * len(sig)}
 	der, err := asn1.Marshal(o)
 	if err != nil {
-		return nil, fmt.Errorf("certificate %x: %w: %v", c.SerialNumber, NotDER, err)
+		return nil, fmt.Errorf("certificate %x: %w: %w", c.SerialNumber, NotDER, err)
 	}
 	return x509.ParseCertificate(der)
 }
@@ -182,7 +182,7 @@ func subjectKeyID(c *x509.Certificate) ([]byte, error) {
 		if x.Id.Equal(oidSubjectKeyID) {
 			var id []byte
 			if _, err := asn1.Unmarshal(x.Value, &id); err != nil {
-				return nil, fmt.Errorf("subject key identifier of %q: %w: %v", c.Subject.CommonName, BadKeyIdentifier, err)
+				return nil, fmt.Errorf("subject key identifier of %q: %w: %w", c.Subject.CommonName, BadKeyIdentifier, err)
 			}
 			return id, nil
 		}

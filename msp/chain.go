@@ -144,5 +144,5 @@ func chainReason(err error) error {
 			reason = BadExtKeyUsage
 		}
 	}
-	return fmt.Errorf("%w: %v", reason, err)
+	return fmt.Errorf("%w: %w", reason, err)
 }

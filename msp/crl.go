@@ -136,25 +136,23 @@ func parseCRL(raw []byte) (*crl, error) {
 	}
 	list, err := x509.ParseCRL(raw) //nolint:staticcheck // Fabric's reader, on purpose
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", BadCRL, err)
+		return nil, fmt.Errorf("%w: %w", BadCRL, err)
 	}
 	return oldCRL(list)
 }
 
 func modernCRL(list *x509.RevocationList) (*crl, error) {
-	l, err := newCRL(list.RawIssuer, list.Extensions, len(list.RevokedCertificateEntries))
-	if err != nil {
-		return nil, err
-	}
+	l := newCRL(list.RawIssuer, list.Extensions, len(list.RevokedCertificateEntries))
 	l.thisUpdate, l.nextUpdate = list.ThisUpdate, list.NextUpdate
 	for _, e := range list.RevokedCertificateEntries {
 		l.add(e.SerialNumber, e.Extensions)
 	}
 	if err := allowAlgorithm(list.SignatureAlgorithm); err != nil && l.flaw == nil {
-		l.flaw = fmt.Errorf("revocation list: %w: %v", BadCRL, err)
+		l.flaw = fmt.Errorf("revocation list: %w: %s", BadCRL, err.Error())
 	}
 	sig := list.Signature
 	if ecdsaAlgorithm(list.SignatureAlgorithm) {
+		var err error
 		if sig, err = sameS(sig); err != nil {
 			return nil, fmt.Errorf("revocation list: %w", err)
 		}
@@ -168,12 +166,9 @@ func modernCRL(list *x509.RevocationList) (*crl, error) {
 func oldCRL(list *pkix.CertificateList) (*crl, error) {
 	issuer, err := asn1.Marshal(list.TBSCertList.Issuer)
 	if err != nil {
-		return nil, fmt.Errorf("issuer of a revocation list: %w: %v", BadCRL, err)
+		return nil, fmt.Errorf("issuer of a revocation list: %w: %w", BadCRL, err)
 	}
-	l, err := newCRL(issuer, list.TBSCertList.Extensions, len(list.TBSCertList.RevokedCertificates))
-	if err != nil {
-		return nil, err
-	}
+	l := newCRL(issuer, list.TBSCertList.Extensions, len(list.TBSCertList.RevokedCertificates))
 	l.flaw = fmt.Errorf("revocation list is not as RFC 5280 has it: %w", BadCRL)
 	l.thisUpdate, l.nextUpdate = list.TBSCertList.ThisUpdate, list.TBSCertList.NextUpdate
 	for _, e := range list.TBSCertList.RevokedCertificates {
@@ -193,7 +188,7 @@ func oldCRL(list *pkix.CertificateList) (*crl, error) {
 	return l, nil
 }
 
-func newCRL(issuer []byte, extensions []pkix.Extension, n int) (*crl, error) {
+func newCRL(issuer []byte, extensions []pkix.Extension, n int) *crl {
 	l := &crl{
 		issuer:  issuer,
 		serials: make(map[string]struct{}, n),
@@ -219,7 +214,7 @@ func newCRL(issuer []byte, extensions []pkix.Extension, n int) (*crl, error) {
 	if len(l.authority) == 0 {
 		l.flaw = fmt.Errorf("revocation list without an authority key identifier: %w", BadCRL)
 	}
-	return l, nil
+	return l
 }
 
 func (l *crl) add(serial *big.Int, extensions []pkix.Extension) {

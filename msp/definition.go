@@ -167,7 +167,7 @@ func (u *unitYAML) identifier(get func(name string) ([]byte, error)) (*mspproto.
 	}
 	var err error
 	if id.Certificate, err = get(u.Certificate); err != nil {
-		return nil, fmt.Errorf("the certificate of OU %q can't be read: %v", u.OrganizationalUnitIdentifier, err)
+		return nil, fmt.Errorf("the certificate of OU %q can't be read: %s", u.OrganizationalUnitIdentifier, err.Error())
 	}
 	return id, nil
 }

@@ -322,23 +322,37 @@ func TestHostileNames(t *testing.T) {
 		cn   string
 		want *wire.Reason
 	}{
-		{"C28 SAN inside", permitted(func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"org1.com"} }),
-			func(c *x509.Certificate) { c.DNSNames = []string{"peer0.org1.com"} }, "peer0.org1.com", nil},
-		{"C28 SAN outside", permitted(func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"org1.com"} }),
-			func(c *x509.Certificate) { c.DNSNames = []string{"peer0.org2.com"} }, "peer0.org1.com", BadName},
-		{"C28 only the CN outside", permitted(func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"org1.com"} }),
-			func(c *x509.Certificate) { c.DNSNames = []string{"peer0.org1.com"} }, "peer0.org2.com", BadName},
-		{"C28 CN without SAN", permitted(func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"org1.com"} }),
-			func(*x509.Certificate) {}, "peer0.org1.com", BadName},
-		{"C28 CN excluded", permitted(func(c *x509.Certificate) { c.ExcludedDNSDomains = []string{"org2.com"} }),
-			func(c *x509.Certificate) { c.DNSNames = []string{"peer0.org1.com"} }, "peer0.ORG2.com", BadName},
+		{
+			"C28 SAN inside", permitted(func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"org1.com"} }),
+			func(c *x509.Certificate) { c.DNSNames = []string{"peer0.org1.com"} }, "peer0.org1.com", nil,
+		},
+		{
+			"C28 SAN outside", permitted(func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"org1.com"} }),
+			func(c *x509.Certificate) { c.DNSNames = []string{"peer0.org2.com"} }, "peer0.org1.com", BadName,
+		},
+		{
+			"C28 only the CN outside", permitted(func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"org1.com"} }),
+			func(c *x509.Certificate) { c.DNSNames = []string{"peer0.org1.com"} }, "peer0.org2.com", BadName,
+		},
+		{
+			"C28 CN without SAN", permitted(func(c *x509.Certificate) { c.PermittedDNSDomains = []string{"org1.com"} }),
+			func(*x509.Certificate) {}, "peer0.org1.com", BadName,
+		},
+		{
+			"C28 CN excluded", permitted(func(c *x509.Certificate) { c.ExcludedDNSDomains = []string{"org2.com"} }),
+			func(c *x509.Certificate) { c.DNSNames = []string{"peer0.org1.com"} }, "peer0.ORG2.com", BadName,
+		},
 		{"C29 IP", permitted(func(c *x509.Certificate) {
 			c.PermittedIPRanges = []*net.IPNet{{IP: net.IPv4(10, 0, 0, 0).To4(), Mask: net.CIDRMask(8, 32)}}
 		}), func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(192, 168, 0, 1)} }, "peer 0", BadName},
-		{"C29 URI", permitted(func(c *x509.Certificate) { c.PermittedURIDomains = []string{"org1.com"} }),
-			func(c *x509.Certificate) { c.URIs = []*url.URL{{Scheme: "https", Host: "org2.com"}} }, "peer 0", BadName},
-		{"C29 e-mail", permitted(func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{"org1.com"} }),
-			func(c *x509.Certificate) { c.EmailAddresses = []string{"x@org2.com"} }, "peer 0", BadName},
+		{
+			"C29 URI", permitted(func(c *x509.Certificate) { c.PermittedURIDomains = []string{"org1.com"} }),
+			func(c *x509.Certificate) { c.URIs = []*url.URL{{Scheme: "https", Host: "org2.com"}} }, "peer 0", BadName,
+		},
+		{
+			"C29 e-mail", permitted(func(c *x509.Certificate) { c.PermittedEmailAddresses = []string{"org1.com"} }),
+			func(c *x509.Certificate) { c.EmailAddresses = []string{"x@org2.com"} }, "peer 0", BadName,
+		},
 	} {
 		t.Run(c.name, scene{conf: definition("Org1MSP", c.ca), der: member(t, c.ca, c.cn, "peer", c.leaf).cert.Raw, want: c.want}.play)
 	}
@@ -413,8 +427,10 @@ func TestHostileChains(t *testing.T) {
 		scene{conf: with(list[:6]...), der: member(t, list[5], "peer0", "peer").cert.Raw}.play(t)
 		scene{conf: with(list[:7]...), der: member(t, list[6], "peer0", "peer").cert.Raw, want: ChainTooLong}.play(t)
 	})
-	t.Run("C26 shown", scene{conf: with(sub), der: member(t, sub, "peer0", "peer").cert.Raw,
-		shown: [][]byte{sub.cert.Raw, sub.cert.Raw, sub.cert.Raw, sub.cert.Raw, sub.cert.Raw}, want: ChainTooLong}.play)
+	t.Run("C26 shown", scene{
+		conf: with(sub), der: member(t, sub, "peer0", "peer").cert.Raw,
+		shown: [][]byte{sub.cert.Raw, sub.cert.Raw, sub.cert.Raw, sub.cert.Raw, sub.cert.Raw}, want: ChainTooLong,
+	}.play)
 	t.Run("C27", func(t *testing.T) {
 		short := authority(t, ca, "ica.org1", key(), func(c *x509.Certificate) { c.MaxPathLen = 0; c.MaxPathLenZero = true })
 		scene{conf: with(short), der: member(t, short, "peer0", "peer").cert.Raw}.play(t)
@@ -425,8 +441,10 @@ func TestHostileChains(t *testing.T) {
 		scene{conf: conf, der: member(t, below, "peer0", "peer").cert.Raw, want: BadPathLength}.play(t)
 	})
 	t.Run("below a CA with sub-CAs", scene{conf: with(sub), der: member(t, ca, "peer0", "peer").cert.Raw, want: BadChain}.play)
-	t.Run("unlisted intermediate", scene{conf: with(), der: member(t, sub, "peer0", "peer").cert.Raw,
-		shown: [][]byte{sub.cert.Raw}, want: BadChain}.play)
+	t.Run("unlisted intermediate", scene{
+		conf: with(), der: member(t, sub, "peer0", "peer").cert.Raw,
+		shown: [][]byte{sub.cert.Raw}, want: BadChain,
+	}.play)
 	t.Run("renewed intermediate shown", func(t *testing.T) {
 		old := authority(t, ca, "ica.org1", sub.key, func(c *x509.Certificate) { c.NotAfter = noon.Add(-time.Hour) })
 		leaf := member(t, sub, "peer0", "peer").cert.Raw

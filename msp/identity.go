@@ -119,7 +119,7 @@ func (i *Identity) Serialized() []byte {
 func serialized(creator []byte) (*mspproto.SerializedIdentity, error) {
 	s := new(mspproto.SerializedIdentity)
 	if err := proto.Unmarshal(creator, s); err != nil {
-		return nil, fmt.Errorf("creator is no serialised identity: %w: %v", BadIdentity, err)
+		return nil, fmt.Errorf("creator is no serialised identity: %w: %w", BadIdentity, err)
 	}
 	return s, nil
 }

@@ -83,8 +83,7 @@ func (m *MSP) member(v *verdict, chains [][]*x509.Certificate) error {
 		return u.ca == nil || slices.ContainsFunc(v.paths, func(p string) bool { return slices.Contains(u.paths, p) })
 	}
 	if m.nodeOUs {
-		_, err := m.role(v.cert, fits)
-		return err
+		return m.oneRole(v.cert, fits)
 	}
 	return m.known(v.cert, fits)
 }

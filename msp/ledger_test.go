@@ -223,8 +223,11 @@ func TestUnitsWithoutNodeOUs(t *testing.T) {
 		p    *party
 		fine bool
 	}{
-		{admin, true}, {member(t, ca, "x", "org1"), true}, {member(t, ca, "x", "org2"), false},
-		{member(t, ca, "x", ""), false}, {member(t, other, "x", "org1"), false},
+		{admin, true},
+		{member(t, ca, "x", "org1"), true},
+		{member(t, ca, "x", "org2"), false},
+		{member(t, ca, "x", ""), false},
+		{member(t, other, "x", "org1"), false},
 	} {
 		id := c.p.id(t, "Org1MSP")
 		require.Equal(t, c.fine, m.Validate(id) == nil)

@@ -227,7 +227,7 @@ func (m *MSP) place(chain []*x509.Certificate) error {
 	}
 	fits := func(u *unit) bool { return u.ca == nil || sameKey(u.ca, issuer) }
 	if m.nodeOUs {
-		if _, err := m.role(chain[0], fits); err != nil {
+		if err := m.oneRole(chain[0], fits); err != nil {
 			return err
 		}
 	}

@@ -39,8 +39,10 @@ func Load(mspID, dir string) (Signer, error) {
 			len(keys), keyFolder, len(certs), signFolder), "put the matching pair there", KeyMismatch}
 	}
 	if exposed(key.file) && !key.linked && key.mode.Perm()&0o222 != 0 {
-		return nil, &FolderError{filepath.Join(dir, keyFolder), filepath.Base(key.path) + " can be read by others",
-			"chmod 600 " + key.path, KeyReadable}
+		return nil, &FolderError{
+			filepath.Join(dir, keyFolder), filepath.Base(key.path) + " can be read by others",
+			"chmod 600 " + key.path, KeyReadable,
+		}
 	}
 	id, err := newIdentity(mspID, issuedLowS(dir, leaf))
 	if err != nil {

@@ -148,8 +148,10 @@ func TestImplicitMeta(t *testing.T) {
 		{most, []Policy{org1, nil}, "Org1.peer0", false}, // a sub-group without it counts
 		{allOf, []Policy{org1, nil}, "Org1.peer0", false},
 		{anyOf, []Policy{nil}, "Org1.peer0", false},
-		{most, []Policy{org1, org1, org1}, "Org1.peer0", true},                // one signature for several
-		{anyOf, nil, "", true}, {allOf, nil, "", true}, {most, nil, "", true}, // as in Fabric
+		{most, []Policy{org1, org1, org1}, "Org1.peer0", true}, // one signature for several
+		{anyOf, nil, "", true},
+		{allOf, nil, "", true},
+		{most, nil, "", true}, // as in Fabric
 		{anyOf, []Policy{foreign{org1}}, "Org1.peer0", true},
 	} {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
@@ -195,7 +197,8 @@ func TestBadSignaturePolicies(t *testing.T) {
 		"beyond":     {Rule: leaf(1), Identities: []*mspproto.MSPPrincipal{{}}},
 		"negative":   {Rule: leaf(-1), Identities: []*mspproto.MSPPrincipal{{}}},
 		"inside a gate": {Rule: &common.SignaturePolicy{Type: &common.SignaturePolicy_NOutOf_{
-			NOutOf: &common.SignaturePolicy_NOutOf{N: 1, Rules: []*common.SignaturePolicy{nil}}}}},
+			NOutOf: &common.SignaturePolicy_NOutOf{N: 1, Rules: []*common.SignaturePolicy{nil}},
+		}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := SignaturePolicy(e)

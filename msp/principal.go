@@ -167,7 +167,7 @@ func (m *MSP) same(mspID string) error {
 
 func decode(b []byte, m proto.Message) error {
 	if err := proto.Unmarshal(b, m); err != nil {
-		return fmt.Errorf("principal: %w: %v", BadPolicy, err)
+		return fmt.Errorf("principal: %w: %w", BadPolicy, err)
 	}
 	return nil
 }

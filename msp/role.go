@@ -98,9 +98,9 @@ func (m *MSP) unit(name string, certificate []byte) (*unit, error) {
 	return u, nil
 }
 
-// role returns the one role that c's organisational units give it; fits says
+// oneRole checks that c's organisational units give it one role; fits says
 // whether a unit's CA is one above c.
-func (m *MSP) role(c *x509.Certificate, fits func(*unit) bool) (mspproto.MSPRole_MSPRoleType, error) {
+func (m *MSP) oneRole(c *x509.Certificate, fits func(*unit) bool) error {
 	named := map[string]mspproto.MSPRole_MSPRoleType{}
 	for _, r := range roleOrder {
 		if u := m.roles[r]; u != nil {
@@ -114,14 +114,14 @@ func (m *MSP) role(c *x509.Certificate, fits func(*unit) bool) (mspproto.MSPRole
 			continue
 		}
 		if !fits(m.roles[r]) {
-			return 0, fmt.Errorf("OU %q comes from another CA than the definition names: %w", ou, BadRole)
+			return fmt.Errorf("OU %q comes from another CA than the definition names: %w", ou, BadRole)
 		}
 		found = append(found, r)
 	}
 	if len(found) != 1 {
-		return 0, fmt.Errorf("OUs %q hold %d roles, not one: %w", c.Subject.OrganizationalUnit, len(found), BadRole)
+		return fmt.Errorf("OUs %q hold %d roles, not one: %w", c.Subject.OrganizationalUnit, len(found), BadRole)
 	}
-	return found[0], nil
+	return nil
 }
 
 // known applies the definition's list of organisational units, if it has one: a

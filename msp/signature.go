@@ -127,7 +127,7 @@ type rs struct{ R, S *big.Int }
 func parse(sig []byte) (r, s *big.Int, err error) {
 	var v rs
 	if _, err := asn1.Unmarshal(sig, &v); err != nil {
-		return nil, nil, fmt.Errorf("%w: %v", BadSignatureEncoding, err)
+		return nil, nil, fmt.Errorf("%w: %w", BadSignatureEncoding, err)
 	}
 	if v.R.Sign() != 1 || v.S.Sign() != 1 {
 		return nil, nil, fmt.Errorf("r or s is not positive: %w", BadSignatureEncoding)

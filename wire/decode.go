@@ -41,11 +41,11 @@ func Unmarshal(b []byte, m proto.Message) error {
 		return err
 	}
 	if err := proto.Unmarshal(b, m); err != nil {
-		return fmt.Errorf("%w: %v", NotCanonical, err)
+		return fmt.Errorf("%w: %w", NotCanonical, err)
 	}
 	again, err := Marshal(m)
 	if err != nil {
-		return fmt.Errorf("%w: %v", NotCanonical, err)
+		return fmt.Errorf("%w: %w", NotCanonical, err)
 	}
 	if !bytes.Equal(again, b) {
 		return fmt.Errorf("%d bytes re-marshal to others: %w", len(b), NotCanonical)

@@ -28,9 +28,18 @@ func TestEndorseRebuildsRecordedTransactions(t *testing.T) {
 		name         string
 		block, index int
 	}{
-		{"blind writes", 8, 0}, {"three writes", 9, 0}, {"reads and writes", 12, 0}, {"range query", 13, 1},
-		{"two organisations", 15, 1}, {"deletes", 16, 0}, {"event", 17, 0}, {"unicode key", 18, 2},
-		{"key-level policy", 19, 0}, {"private data", 21, 0}, {"definition", 7, 0}, {"approval", 4, 0},
+		{"blind writes", 8, 0},
+		{"three writes", 9, 0},
+		{"reads and writes", 12, 0},
+		{"range query", 13, 1},
+		{"two organisations", 15, 1},
+		{"deletes", 16, 0},
+		{"event", 17, 0},
+		{"unicode key", 18, 2},
+		{"key-level policy", 19, 0},
+		{"private data", 21, 0},
+		{"definition", 7, 0},
+		{"approval", 4, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			real := recorded(t, c.block, c.index)

@@ -141,7 +141,7 @@ type plan struct {
 // render fills in the templates. prefix is peer or orderer.
 func (o *OrgSpec) render(prefix string) (*plan, error) {
 	if o.Domain == "" {
-		return nil, errors.New("Domain missing")
+		return nil, errors.New("Domain missing") //nolint:staticcheck // the key is called so
 	}
 	if err := fileName("Domain", o.Domain); err != nil {
 		return nil, err

@@ -49,7 +49,7 @@ type tree struct {
 	admin     []byte // the Admin's certificate, PEM
 }
 
-func (t *tree) generate(now time.Time) error {
+func (t *tree) generate(now time.Time) (err error) {
 	p, err := t.spec.render(t.role)
 	if err != nil {
 		return err
@@ -67,7 +67,7 @@ func (t *tree) generate(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(tmp) // gone by then if all went well
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }() // gone by then if all went well
 	if err := t.fill(tmp, p); err != nil {
 		return err
 	}
