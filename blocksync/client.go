@@ -38,7 +38,7 @@ func (a *asking) run(ctx context.Context, s network.Stream) (err error) {
 			err = remote(err)
 			return
 		}
-		s.Close()
+		_ = s.Close() // all that will be read has been
 	}()
 	defer context.AfterFunc(ctx, func() { s.Reset() })()
 	if err := a.request(s); err != nil {
@@ -70,7 +70,7 @@ func (a *asking) request(s network.Stream) error {
 
 func (a *asking) readStatus(r io.Reader) error {
 	b, err := wire.ReadFrame(r, wire.MaxRequest)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("no status: %w", Truncated)
 	} else if err != nil {
 		return fmt.Errorf("read status: %w", err)
@@ -111,9 +111,9 @@ func (a *asking) readBlocks(r io.Reader) error {
 		}
 		raw, err := wire.ReadFrame(r, limit)
 		switch {
-		case err == io.EOF && i == 0:
+		case errors.Is(err, io.EOF) && i == 0:
 			return fmt.Errorf("block %d: %w", a.first, Empty)
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			a.done()
 			return nil
 		case i > 0 && errors.Is(err, wire.TooLarge):

@@ -2,6 +2,7 @@ package blocksync
 
 import (
 	"bytes"
+	"errors"
 	"iter"
 	"testing"
 
@@ -83,7 +84,7 @@ func FuzzRequestResponse(f *testing.F) {
 			require.EqualValues(t, 5, next)
 			err = a.readEnd(r)
 		}
-		if err != nil && err != errLacking {
+		if err != nil && !errors.Is(err, errLacking) {
 			require.NotNil(t, wire.ReasonOf(err), "%v", err)
 		}
 	})

@@ -3,6 +3,7 @@ package blocksync
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -24,7 +25,7 @@ const reserved = 192 << 10
 func (s *Sync) Serve(stream network.Stream, from peer.ID) {
 	err := s.serve(stream, from)
 	if err == nil {
-		stream.Close()
+		_ = stream.Close() // all is written
 		return
 	}
 	stream.ResetWithError(resetCode(err))
@@ -68,7 +69,7 @@ func readRequest(stream network.Stream) (*wire.BlocksRequest, error) {
 		return nil, fmt.Errorf("set deadline: %w", err)
 	}
 	b, err := wire.ReadFrame(stream, wire.MaxRequest)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("no request: %w", wire.Truncated)
 	} else if err != nil {
 		return nil, fmt.Errorf("read request: %w", err)

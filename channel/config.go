@@ -182,7 +182,7 @@ func (c *Config) Member(id *msp.Identity, intermediates [][]byte, now time.Time)
 		return fmt.Errorf("member %s of %s: %w", id.Name(), id.MSPID(), err)
 	}
 	if err := msp.SatisfiedBy(c.msps, c.Policy(PolicyReaders), id); err != nil {
-		return fmt.Errorf("member %s of %s: %w: %v", id.Name(), id.MSPID(), NotMember, err)
+		return fmt.Errorf("member %s of %s: %w: %s", id.Name(), id.MSPID(), NotMember, err.Error())
 	}
 	return nil
 }
@@ -191,11 +191,11 @@ func (c *Config) Member(id *msp.Identity, intermediates [][]byte, now time.Time)
 func channelOf(b *common.Block) (string, error) {
 	var env common.Envelope
 	if err := proto.Unmarshal(b.GetData().GetData()[0], &env); err != nil {
-		return "", fmt.Errorf("%w: %v", block.BadConfig, err)
+		return "", fmt.Errorf("%w: %w", block.BadConfig, err)
 	}
 	h, _, err := block.Header(&env)
 	if err != nil {
-		return "", fmt.Errorf("%w: %v", block.BadConfig, err)
+		return "", fmt.Errorf("%w: %s", block.BadConfig, err.Error())
 	}
 	if h.ChannelId == "" {
 		return "", fmt.Errorf("channel without a name: %w", block.BadConfig)

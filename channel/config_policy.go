@@ -33,7 +33,7 @@ func (c *Config) readPolicies(path string, g *common.ConfigGroup, depth int) err
 	for name, p := range g.GetPolicies() {
 		policy, err := c.readPolicy(path, names, p.GetPolicy())
 		if err != nil {
-			return fmt.Errorf("policy %s/%s: %w: %v", path, name, block.BadConfig, err)
+			return fmt.Errorf("policy %s/%s: %w: %s", path, name, block.BadConfig, err.Error())
 		}
 		c.policies[path+"/"+name] = policy
 	}

@@ -119,7 +119,7 @@ func (c *Config) readMSPs(groups ...*common.ConfigGroup) error {
 			}
 			m, err := msp.New(conf, c.features())
 			if err != nil {
-				return fmt.Errorf("organisation %s: %w: %v", name, block.BadConfig, err)
+				return fmt.Errorf("organisation %s: %w: %s", name, block.BadConfig, err.Error())
 			}
 			seen[conf.Name], c.msps[conf.Name] = conf, m
 		}
@@ -142,7 +142,7 @@ func readMSP(org *common.ConfigGroup) (*mspproto.FabricMSPConfig, error) {
 	}
 	var conf mspproto.FabricMSPConfig
 	if err := proto.Unmarshal(outer.Config, &conf); err != nil {
-		return nil, fmt.Errorf("MSP: %w: %v", block.BadConfig, err)
+		return nil, fmt.Errorf("MSP: %w: %w", block.BadConfig, err)
 	}
 	if conf.Name == "" {
 		return nil, fmt.Errorf("MSP without ID: %w", block.BadConfig)
@@ -253,7 +253,7 @@ func (c *Config) readConsensus(orderer *common.ConfigGroup) error {
 func (c *Config) readRaft(metadata []byte) error {
 	var m etcdraft.ConfigMetadata
 	if err := proto.Unmarshal(metadata, &m); err != nil {
-		return fmt.Errorf("etcdraft metadata: %w: %v", block.BadConfig, err)
+		return fmt.Errorf("etcdraft metadata: %w: %w", block.BadConfig, err)
 	}
 	if len(m.Consenters) == 0 {
 		return fmt.Errorf("no consenters: %w", block.BadConfig)
@@ -324,11 +324,11 @@ func (c *Config) makeRules() error {
 	for _, n := range c.consenters {
 		creator, err := proto.Marshal(&mspproto.SerializedIdentity{Mspid: n.MSPID, IdBytes: n.Identity})
 		if err != nil {
-			return fmt.Errorf("consenter %d: %w: %v", n.ID, block.BadConfig, err)
+			return fmt.Errorf("consenter %d: %w: %w", n.ID, block.BadConfig, err)
 		}
 		id, err := msp.Deserialize(creator)
 		if err != nil {
-			return fmt.Errorf("consenter %d: %w: %v", n.ID, block.BadConfig, err)
+			return fmt.Errorf("consenter %d: %w: %s", n.ID, block.BadConfig, err.Error())
 		}
 		c.rules.Consenters[n.ID] = id
 	}
@@ -342,7 +342,7 @@ func readValue(g *common.ConfigGroup, name string, m proto.Message) (bool, error
 		return false, nil
 	}
 	if err := proto.Unmarshal(v.Value, m); err != nil {
-		return false, fmt.Errorf("value %s: %w: %v", name, block.BadConfig, err)
+		return false, fmt.Errorf("value %s: %w: %w", name, block.BadConfig, err)
 	}
 	return true, nil
 }

@@ -176,7 +176,7 @@ func (c *Config) authorise(now, changed map[string]element, signatures []msp.Sig
 			satisfied[path] = err
 		}
 		if err != nil {
-			return fmt.Errorf("%s: mod_policy %s: %w: %v", key, path, block.BadConfig, err)
+			return fmt.Errorf("%s: mod_policy %s: %w: %s", key, path, block.BadConfig, err.Error())
 		}
 	}
 	return nil
@@ -206,7 +206,7 @@ func readUpdate(env *common.Envelope) (*common.ConfigUpdate, []msp.SignedData, e
 	}
 	h, _, err := block.Header(env)
 	if err != nil {
-		return nil, nil, fmt.Errorf("last update: %w: %v", block.BadConfig, err)
+		return nil, nil, fmt.Errorf("last update: %w: %s", block.BadConfig, err.Error())
 	}
 	if h.Type != int32(common.HeaderType_CONFIG_UPDATE) {
 		return nil, nil, fmt.Errorf("last update of type %d: %w", h.Type, block.BadConfig)
@@ -222,7 +222,7 @@ func readUpdate(env *common.Envelope) (*common.ConfigUpdate, []msp.SignedData, e
 		err = proto.Unmarshal(signed.ConfigUpdate, &update)
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("last update: %w: %v", block.BadConfig, err)
+		return nil, nil, fmt.Errorf("last update: %w: %w", block.BadConfig, err)
 	}
 	if n := len(signed.Signatures); n > maxConfigSignatures {
 		return nil, nil, fmt.Errorf("update with %d signatures, %d allowed: %w", n, maxConfigSignatures, block.BadConfig)
@@ -231,7 +231,7 @@ func readUpdate(env *common.Envelope) (*common.ConfigUpdate, []msp.SignedData, e
 	for _, s := range signed.Signatures {
 		var header common.SignatureHeader
 		if err := proto.Unmarshal(s.GetSignatureHeader(), &header); err != nil {
-			return nil, nil, fmt.Errorf("update's signature header: %w: %v", block.BadConfig, err)
+			return nil, nil, fmt.Errorf("update's signature header: %w: %w", block.BadConfig, err)
 		}
 		id, err := msp.Deserialize(header.Creator)
 		if err != nil {

@@ -23,7 +23,9 @@ func FuzzTopicValidator(f *testing.F) {
 	j := newJudged(f)
 	for _, a := range []*wire.Announcement{
 		j.inline(j.block(5, 100, 0, 0)), j.inline(j.block(12, 1, 1, 0)), j.inline(j.block(4, 100, 0, 0)),
-		j.inline(j.block(7, 100, 0, 6)), j.large(j.block(6, big, 0, 0), big), {Tag: testTag[:]}, {},
+		j.inline(j.block(7, 100, 0, 6)), j.large(j.block(6, big, 0, 0), big),
+		{Tag: testTag[:]},
+		{},
 	} {
 		f.Add(encode(f, a))
 	}
@@ -111,6 +113,7 @@ func (s *fakeStream) SetReadDeadline(time.Time) error { return nil }
 func (s *fakeStream) Conn() network.Conn              { return fakeConn{} }
 func (s *fakeStream) Scope() network.StreamScope      { return &network.NullScope{} }
 func (s *fakeStream) Stat() network.Stats             { return network.Stats{Direction: network.DirInbound} }
+
 func (s *fakeStream) ResetWithError(c network.StreamErrorCode) error {
 	if s.code != 0 {
 		return errors.New("reset twice")

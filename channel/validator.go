@@ -156,7 +156,7 @@ func (j *judge) content(from peer.ID, a *wire.Announcement, b *common.Block) (An
 		return Announced{}, fmt.Errorf("announcer %x: %w", a.Announcer, UnknownAnnouncer)
 	}
 	if err := id.Verify(announcementBytes(a), a.Signature); err != nil {
-		return Announced{}, fmt.Errorf("announcer %x: %w: %v", a.Announcer, BadSignature, err)
+		return Announced{}, fmt.Errorf("announcer %x: %w: %s", a.Announcer, BadSignature, err.Error())
 	}
 	if err := block.Attest(rules, b); err != nil {
 		return Announced{}, err

@@ -29,7 +29,7 @@ func admit(r *request, id *msp.Identity, a Access, now time.Time) (*reader, erro
 	if !ok {
 		// Verified all the same, so that the time it takes doesn't tell whose organisations the channel has.
 		err := id.Verify(r.payload, r.signature)
-		return nil, fmt.Errorf("%s is no organisation of the channel (signature: %v): %w", id.MSPID(), err, Unknown)
+		return nil, fmt.Errorf("%s is no organisation of the channel (signature: %v): %w", id.MSPID(), err, Unknown) //nolint:errorlint // refused as unknown, whatever the signature
 	}
 	if err := m.Verify(id, r.payload, r.signature); err != nil {
 		return nil, fmt.Errorf("%w: %w", BadSignature, err)

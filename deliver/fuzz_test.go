@@ -31,8 +31,13 @@ func FuzzSeekInfo(f *testing.F) {
 	newest := &ab.SeekPosition{Type: &ab.SeekPosition_Newest{}}
 	commit := &ab.SeekPosition{Type: &ab.SeekPosition_NextCommit{}}
 	for _, seek := range []*ab.SeekInfo{
-		{}, {Start: oldest, Stop: newest}, {Start: position(3), Stop: position(math.MaxUint64)}, {Start: newest, Stop: newest},
-		{Start: commit, Stop: position(0)}, {Start: oldest, Stop: commit}, {Start: position(9), Stop: oldest, Behavior: 1, ContentType: 1, ErrorResponse: 1},
+		{},
+		{Start: oldest, Stop: newest},
+		{Start: position(3), Stop: position(math.MaxUint64)},
+		{Start: newest, Stop: newest},
+		{Start: commit, Stop: position(0)},
+		{Start: oldest, Stop: commit},
+		{Start: position(9), Stop: oldest, Behavior: 1, ContentType: 1, ErrorResponse: 1},
 	} {
 		f.Add(marshal(&common.Payload{
 			Header: &common.Header{ChannelHeader: marshal(&common.ChannelHeader{ChannelId: "c", Timestamp: timestamppb.New(now)})},

@@ -41,17 +41,17 @@ func parseRequest(env *common.Envelope, now time.Time, window time.Duration) (*r
 	}
 	r := &request{payload: env.Payload, signature: env.Signature, seek: &seek}
 	if err := proto.Unmarshal(env.Payload, &payload); err != nil {
-		return r, fmt.Errorf("payload: %v: %w", err, Malformed)
+		return r, fmt.Errorf("payload: %w: %w", err, Malformed)
 	}
 	if payload.Header == nil {
 		return r, fmt.Errorf("payload without header: %w", Malformed)
 	}
 	if err := proto.Unmarshal(payload.Header.ChannelHeader, &header); err != nil {
-		return r, fmt.Errorf("channel header: %v: %w", err, Malformed)
+		return r, fmt.Errorf("channel header: %w: %w", err, Malformed)
 	}
 	r.channel, r.tlsHash = header.ChannelId, header.TlsCertHash
 	if err := proto.Unmarshal(payload.Header.SignatureHeader, &signer); err != nil {
-		return r, fmt.Errorf("signature header: %v: %w", err, Malformed)
+		return r, fmt.Errorf("signature header: %w: %w", err, Malformed)
 	}
 	r.creator = signer.Creator
 	if header.Timestamp == nil || header.Timestamp.CheckValid() != nil {
@@ -61,7 +61,7 @@ func parseRequest(env *common.Envelope, now time.Time, window time.Duration) (*r
 		return r, fmt.Errorf("timestamp is %v off, %v is allowed: %w", off, window, Timestamp)
 	}
 	if err := proto.Unmarshal(payload.Data, &seek); err != nil {
-		return r, fmt.Errorf("seek info: %v: %w", err, Malformed)
+		return r, fmt.Errorf("seek info: %w: %w", err, Malformed)
 	}
 	return r, nil
 }

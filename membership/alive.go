@@ -69,7 +69,7 @@ func parse(tag [32]byte, s *wire.SignedAlive) (*claim, error) {
 	}
 	p, err := peer.IDFromBytes(a.PeerId)
 	if err != nil {
-		return nil, fmt.Errorf("alive: peer ID: %w: %v", Malformed, err)
+		return nil, fmt.Errorf("alive: peer ID: %w: %w", Malformed, err)
 	}
 	return &claim{
 		Alive: a, id: msp.PKIID(a.PkiId), peer: p,

@@ -23,7 +23,7 @@ func checkEndpoint(e string) error {
 	}
 	host, port, err := net.SplitHostPort(e)
 	if err != nil {
-		return fmt.Errorf("%w: %v", BadEndpoint, err)
+		return fmt.Errorf("%w: %w", BadEndpoint, err)
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return fmt.Errorf("port %q: %w", port, BadEndpoint)

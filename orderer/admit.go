@@ -37,7 +37,7 @@ func (c *Chain) admit(env *common.Envelope, now time.Time) (*order, error) {
 	switch typ := common.HeaderType(header.Type); typ {
 	case common.HeaderType_CONFIG_UPDATE:
 		return nil, fmt.Errorf("this ordering service doesn't take configuration updates: %w", NotImplemented)
-	case common.HeaderType_CONFIG, common.HeaderType_ORDERER_TRANSACTION:
+	case common.HeaderType_CONFIG, common.HeaderType_ORDERER_TRANSACTION: //nolint:staticcheck // old, and refused
 		return nil, fmt.Errorf("a message of type %v can't be submitted: %w", typ, NotOrdinary)
 	}
 	if conf.Maintenance() {

@@ -65,7 +65,7 @@ func TestBroadcastStatuses(t *testing.T) {
 		{"expired", w.txBy(expired, 0, 10), common.Status_BAD_REQUEST, "ended"},
 		{"configuration update", envelope(t, common.HeaderType_CONFIG_UPDATE, channelName, w.client), common.Status_NOT_IMPLEMENTED, "configuration updates"},
 		{"configuration", envelope(t, common.HeaderType_CONFIG, channelName, w.client), common.Status_BAD_REQUEST, "CONFIG can't be submitted"},
-		{"orderer transaction", envelope(t, common.HeaderType_ORDERER_TRANSACTION, channelName, w.client), common.Status_BAD_REQUEST, "can't be submitted"},
+		{"orderer transaction", envelope(t, common.HeaderType_ORDERER_TRANSACTION, channelName, w.client), common.Status_BAD_REQUEST, "can't be submitted"}, //nolint:staticcheck // old, and refused
 		{"S8 stranger", w.txBy(stranger, 0, 10), common.Status_BAD_REQUEST, "unknown channel"},
 		{"S8 forged certificate", w.txBy(forged, 0, 10), common.Status_BAD_REQUEST, "unknown channel"},
 		{"S8 bad signature", tampered, common.Status_BAD_REQUEST, "unknown channel"},

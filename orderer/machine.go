@@ -220,7 +220,7 @@ func (mark) Release() {}
 
 // Restore compares a mark with the ledger. A ledger that has less can't be mended from this log.
 func (m *machine) Restore(r io.ReadCloser) error {
-	defer r.Close()
+	defer func() { _ = r.Close() }() // only read
 	var k mark
 	if err := json.NewDecoder(r).Decode(&k); err != nil {
 		return fmt.Errorf("read snapshot: %w", err)

@@ -2,6 +2,7 @@ package orderer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -143,7 +144,7 @@ func (s *submission) once(ctx context.Context, e Endpoint, envs <-chan *common.E
 
 	for {
 		r, err := stream.Recv()
-		if err == io.EOF && s.idle() {
+		if errors.Is(err, io.EOF) && s.idle() {
 			return nil
 		}
 		if err != nil {
@@ -175,7 +176,7 @@ func (s *submission) send(ctx context.Context, stream grpc.BidiStreamingClient[c
 				continue
 			}
 			if ctx.Err() == nil {
-				stream.CloseSend() // its error too shows in Recv
+				_ = stream.CloseSend() // its error too shows in Recv
 			}
 			return
 		}
