@@ -119,8 +119,10 @@ func TestBadGenesis(t *testing.T) {
 		"empty":         {},
 		"no data":       {Header: good.Header, Metadata: good.Metadata},
 		"another block": second,
-		"data changed": {Header: good.Header, Metadata: good.Metadata,
-			Data: &common.BlockData{Data: [][]byte{append([]byte{0}, good.Data.Data[0]...)}}},
+		"data changed": {
+			Header: good.Header, Metadata: good.Metadata,
+			Data: &common.BlockData{Data: [][]byte{append([]byte{0}, good.Data.Data[0]...)}},
+		},
 		"garbage": func() *common.Block {
 			d := &common.BlockData{Data: [][]byte{[]byte("garbage")}}
 			sum := block.DataHash(d)

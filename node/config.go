@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -14,8 +15,6 @@ import (
 	"github.com/libp2p/go-libp2p"
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
-
-	"context"
 
 	"grapevine/channel"
 	"grapevine/election"
@@ -167,11 +166,11 @@ func (c *Config) Validate() error {
 	}
 	for _, b := range c.Bootstrap {
 		if _, err := multiaddrs(b); err != nil {
-			errs = append(errs, fmt.Errorf("Bootstrap: %w", err))
+			errs = append(errs, fmt.Errorf("Bootstrap: %w", err)) //nolint:staticcheck // the field is called so
 		}
 	}
 	if err := c.Leader.Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("Leader: %w", err))
+		errs = append(errs, fmt.Errorf("Leader: %w", err)) //nolint:staticcheck // the field is called so
 	}
 	return errors.Join(errs...)
 }

@@ -1,13 +1,12 @@
 package node
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
-
-	"crypto/x509"
 
 	"github.com/libp2p/go-libp2p/core/control"
 	"github.com/libp2p/go-libp2p/core/network"

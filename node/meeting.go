@@ -36,12 +36,12 @@ type meeting struct {
 	node  *Node
 	slots chan struct{} // one per dial under way
 
-	mu      sync.Mutex
-	due     chan struct{}          // closed and replaced when a connection was lost, owned by mu
-	dialing map[peer.ID]bool       // owned by mu
-	shunned map[peer.ID]time.Time  // until when, owned by mu; swept by look
-	places  map[string]*place      // by endpoint, owned by mu
-	heardOf chan membership.Member // from alive messages; drops when full, for they repeat
+	mu       sync.Mutex
+	due      chan struct{}          // closed and replaced when a connection was lost, owned by mu
+	dialling map[peer.ID]bool       // owned by mu
+	shunned  map[peer.ID]time.Time  // until when, owned by mu; swept by look
+	places   map[string]*place      // by endpoint, owned by mu
+	heardOf  chan membership.Member // from alive messages; drops when full, for they repeat
 }
 
 // A place is an endpoint that is dialled for ever.
@@ -54,7 +54,7 @@ type place struct {
 func newMeeting(n *Node) *meeting {
 	return &meeting{
 		node: n, slots: make(chan struct{}, dials), due: make(chan struct{}),
-		dialing: map[peer.ID]bool{}, shunned: map[peer.ID]time.Time{}, places: map[string]*place{}, heardOf: make(chan membership.Member, 256),
+		dialling: map[peer.ID]bool{}, shunned: map[peer.ID]time.Time{}, places: map[string]*place{}, heardOf: make(chan membership.Member, 256),
 	}
 }
 
@@ -221,8 +221,8 @@ func (m *meeting) greet(ctx context.Context, g *sync.WaitGroup, v membership.Mem
 		return
 	}
 	m.mu.Lock()
-	busy := m.dialing[v.Peer]
-	m.dialing[v.Peer] = true
+	busy := m.dialling[v.Peer]
+	m.dialling[v.Peer] = true
 	m.mu.Unlock()
 	if busy {
 		return
@@ -230,7 +230,7 @@ func (m *meeting) greet(ctx context.Context, g *sync.WaitGroup, v membership.Mem
 	g.Go(func() {
 		defer func() {
 			m.mu.Lock()
-			delete(m.dialing, v.Peer)
+			delete(m.dialling, v.Peer)
 			m.mu.Unlock()
 		}()
 		if h.ID() > v.Peer {

@@ -272,7 +272,7 @@ func (o *Orderer) Join(genesis *common.Block) error {
 	return o.add(led)
 }
 
-// ErrCluster: ordering by more than one node isn't part of this build.
+// ErrCluster says that ordering by more than one node isn't part of this build.
 var ErrCluster = errors.New("this build orders with one node only")
 
 // add opens the chain over a ledger. mu is held, or the node is being opened.

@@ -74,8 +74,8 @@ func (n *Node) probeAddr(ctx context.Context, a ma.Multiaddr) (peer.ID, error) {
 	if err != nil {
 		return "", err
 	}
-	defer c.Close()
-	defer context.AfterFunc(ctx, func() { c.Close() })()
+	defer func() { _ = c.Close() }() // nothing more is to be said
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 	if _, err := mss.SelectOneOf([]string{wire.SecurityID}, c); err != nil {
 		return "", fmt.Errorf("it does not speak %s: %w", wire.SecurityID, err)
 	}

@@ -53,8 +53,10 @@ func (w *world) genesis(name string, orgs ...int) *common.Block {
 	p := genesis.Profile{
 		Channel:  name,
 		Orderers: []genesis.Org{{Name: "OrdererOrg", MSPID: "OrdererMSP", MSP: w.orderer.MSPConfig(), Endpoints: []string{"127.0.0.1:7050"}}},
-		Consenters: []genesis.Consenter{{Host: "127.0.0.1", Port: 7051,
-			ServerTLS: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})}},
+		Consenters: []genesis.Consenter{{
+			Host: "127.0.0.1", Port: 7051,
+			ServerTLS: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}),
+		}},
 		Timeout: 200 * time.Millisecond,
 		Time:    time.Now(),
 	}

@@ -39,7 +39,7 @@ bytes go to a file instead.
 	full := c.Flags().Bool("full", false, "payloads too")
 	raw := c.Flags().String("raw", "", "write the block's bytes to this file")
 	data := c.Flags().String("data", "", "read this data folder instead of asking a node")
-	c.RunE = func(c *cobra.Command, args []string) error {
+	c.RunE = func(c *cobra.Command, args []string) (err error) {
 		if err := errors.Join(admin.CheckChannel(args[0]), checkNumber(args[1])); err != nil {
 			return err
 		}
@@ -47,7 +47,7 @@ bytes go to a file instead.
 		if err != nil {
 			return err
 		}
-		defer src.Close()
+		defer func() { err = errors.Join(err, src.Close()) }()
 		ctx, cancel := a.within(c.Context(), askTime)
 		defer cancel()
 		if *raw != "" {

@@ -3,6 +3,7 @@ package main
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"os"
@@ -126,7 +127,7 @@ func (r *issue) write(now time.Time) (dir string, _ *admin.CertificateInfo, err 
 	if err != nil {
 		return "", nil, fmt.Errorf("issue %s: %w", r.name, err)
 	}
-	defer os.RemoveAll(tmp) // gone by then if all went well
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }() // gone by then if all went well
 	if err := r.fill(tmp, org, authority, cert, key); err != nil {
 		return "", nil, fmt.Errorf("issue %s: %w", r.name, err)
 	}

@@ -177,8 +177,10 @@ func TestLedgerImportAndReading(t *testing.T) {
 			require.Equal(t, 0.0, v["imported"], "again: nothing new")
 
 			info := p.object(t, 0, "channel", "info", "mychannel", "--data", dir)
-			require.ElementsMatch(t, []string{"apiVersion", "kind", "name", "height", "lag", "tipHash", "previousHash", "genesisHash", "stateHash",
-				"configSequence", "configBlock", "consensus", "orgs", "orderers", "validity", "halted", "haltCode"}, keys(info))
+			require.ElementsMatch(t, []string{
+				"apiVersion", "kind", "name", "height", "lag", "tipHash", "previousHash", "genesisHash", "stateHash",
+				"configSequence", "configBlock", "consensus", "orgs", "orderers", "validity", "halted", "haltCode",
+			}, keys(info))
 			require.Equal(t, want.Tip, info["tipHash"])
 			require.Equal(t, map[string]string{"raft": "etcdraft", "bft": "BFT"}[network], info["consensus"])
 			require.Equal(t, "none", info["validity"])
@@ -188,8 +190,10 @@ func TestLedgerImportAndReading(t *testing.T) {
 
 			for _, n := range []string{"oldest", "newest", "1", "9", "24", "25", "29"} {
 				b := p.object(t, 0, "block", "get", "mychannel", n, "--data", dir)
-				require.ElementsMatch(t, []string{"apiVersion", "kind", "channel", "number", "hash", "previousHash", "dataHash", "size", "config", "lastConfig",
-					"txCount", "txs", "signatures", "commitHash", "validitySource"}, keys(b))
+				require.ElementsMatch(t, []string{
+					"apiVersion", "kind", "channel", "number", "hash", "previousHash", "dataHash", "size", "config", "lastConfig",
+					"txCount", "txs", "signatures", "commitHash", "validitySource",
+				}, keys(b))
 				if n == "oldest" {
 					require.Empty(t, b["signatures"])
 					continue

@@ -241,7 +241,7 @@ func (u *upRun) background(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer out.Close()
+	defer func() { _ = out.Close() }() // the process has its own
 	c := exec.Command(exe, "dev", "up", "--in-process", "--"+hostFlag, "--dir", u.net.Dir(), "--orgs", fmt.Sprint(s.Orgs), "--peers", fmt.Sprint(s.Peers), "--orderers", fmt.Sprint(s.Orderers), "--channel", s.Channel)
 	c.Stdout, c.Stderr = out, out
 	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

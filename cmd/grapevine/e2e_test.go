@@ -66,8 +66,10 @@ func (m *machine) object(t *testing.T, exit int, args ...string) map[string]any 
 var (
 	devStatusKeys = []string{"apiVersion", "kind", "ready", "dashboard", "channels", "orderers", "peers"}
 	devPeerKeys   = []string{"name", "org", "mspId", "peerId", "pkiId", "pid", "state", "leader", "anchor", "channel", "height", "tipHash", "stateHash", "members"}
-	statusKeys    = []string{"apiVersion", "kind", "name", "org", "mspId", "peerId", "pkiId", "role", "pid", "version", "startedAt", "uptimeSec", "healthy", "problems",
-		"listen", "operations", "channels", "certificates"}
+	statusKeys    = []string{
+		"apiVersion", "kind", "name", "org", "mspId", "peerId", "pkiId", "role", "pid", "version", "startedAt", "uptimeSec", "healthy", "problems",
+		"listen", "operations", "channels", "certificates",
+	}
 )
 
 func of(v map[string]any, list string) (out []map[string]any) {

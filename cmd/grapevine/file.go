@@ -51,7 +51,7 @@ func readFile(path string, limit int) ([]byte, error) {
 	if err != nil {
 		return bad(bare(err))
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // only read
 	b, err := io.ReadAll(io.LimitReader(f, int64(limit)+1))
 	if err != nil {
 		return bad(bare(err))
@@ -154,7 +154,7 @@ func exported(path string) (iter.Seq2[[]byte, error], error) {
 		return func(yield func([]byte, error) bool) { yield(b, nil) }, err
 	}
 	return func(yield func([]byte, error) bool) {
-		defer f.Close()
+		defer func() { _ = f.Close() }() // only read
 		for {
 			b, err := wire.ReadFrame(r, maxBlockFile)
 			switch {

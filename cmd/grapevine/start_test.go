@@ -80,16 +80,20 @@ func TestBadStarts(t *testing.T) {
 		"CF9 port in use":   {exit: 3, code: "CFG009", env: peerEnv("PEER_LISTENADDRESS", busy.Addr().String()), says: "another process"},
 		"CF9 operations":    {exit: 3, code: "CFG009", env: peerEnv("OPERATIONS_LISTENADDRESS", busy.Addr().String()), says: "operations"},
 		"CF9 gRPC":          {exit: 3, code: "CFG009", role: "orderer", env: []string{"ORDERER_GENERAL_LISTENPORT=" + strings.TrimPrefix(busy.Addr().String(), "127.0.0.1:")}},
-		"a file for a data folder": {exit: 3, code: "CFG001", edit: func(t *testing.T, dir string) { write(t, dir, "data", []byte("x")) },
-			says: "data folder"},
+		"a file for a data folder": {
+			exit: 3, code: "CFG001", edit: func(t *testing.T, dir string) { write(t, dir, "data", []byte("x")) },
+			says: "data folder",
+		},
 		"CF13 foreign folder": {exit: 3, code: "CFG019", edit: func(t *testing.T, dir string) { write(t, dir, "data/ledger/CURRENT", []byte("x")) }},
 		"A17 dynamic":         {exit: 3, code: "GOS001", env: peerEnv("PEER_GOSSIP_USELEADERELECTION", "true")},
 		"CF6 both flags":      {exit: 3, code: "CFG012", env: append(peerEnv("PEER_GOSSIP_USELEADERELECTION", "true"), "CORE_PEER_GOSSIP_ORGLEADER=true")},
 		"no identity":         {exit: 3, code: "CFG023", env: peerEnv("PEER_LOCALMSPID", "")},
 		"no such file":        {exit: 3, code: "CFG001", edit: func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, "core.yaml"))) }},
 		"no TLS":              {exit: 3, code: "CFG006", role: "orderer", env: []string{"ORDERER_GENERAL_TLS_ENABLED=false"}},
-		"no genesis block": {exit: 3, code: "BLK003", role: "orderer", env: []string{"ORDERER_GENERAL_BOOTSTRAPMETHOD=file", "ORDERER_GENERAL_BOOTSTRAPFILE=noise"},
-			edit: func(t *testing.T, dir string) { write(t, dir, "noise", []byte("noise")) }},
+		"no genesis block": {
+			exit: 3, code: "BLK003", role: "orderer", env: []string{"ORDERER_GENERAL_BOOTSTRAPMETHOD=file", "ORDERER_GENERAL_BOOTSTRAPFILE=noise"},
+			edit: func(t *testing.T, dir string) { write(t, dir, "noise", []byte("noise")) },
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -45,12 +45,12 @@ func main() {
 }
 
 // run does it all in a folder that it removes.
-func run(ctx context.Context, out io.Writer) error {
+func run(ctx context.Context, out io.Writer) (err error) {
 	dir, err := os.MkdirTemp("", "one-node-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	ord, err := ca.NewOrg("OrdererMSP", "orderer", time.Now())
 	if err != nil {
 		return err

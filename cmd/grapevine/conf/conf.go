@@ -215,8 +215,10 @@ func (s *Settings) fromFile(e entry) {
 	k := s.schema.find(e.low)
 	switch {
 	case k == nil && s.schema.isSection(e.low):
-		s.add(&Finding{Code: fault.WrongType, Reason: "config.type", Severity: SeverityError, Key: e.path, Source: e.src,
-			Message: e.path + " is a section, not a value", Fix: []string{"put its keys below it, indented"}})
+		s.add(&Finding{
+			Code: fault.WrongType, Reason: "config.type", Severity: SeverityError, Key: e.path, Source: e.src,
+			Message: e.path + " is a section, not a value", Fix: []string{"put its keys below it, indented"},
+		})
 	case k == nil:
 		f := found(fault.UnknownKey, SeverityWarning, e.path, "", e.src, "unknown key "+e.path+" at "+e.src.String())
 		s.suggest(f, s.schema.nearestKey, e.low)

@@ -26,8 +26,10 @@ const (
 	Anything              // not looked at [string]
 )
 
-var kindNames = [...]string{"string", "true or false", "whole number", "size in bytes", "duration", "list", "host:port", "host:port",
-	"list of host:port or multiaddr", "list of multiaddrs", "path", "list of paths", "list of {from, to, caCertsFile}", "anything"}
+var kindNames = [...]string{
+	"string", "true or false", "whole number", "size in bytes", "duration", "list", "host:port", "host:port",
+	"list of host:port or multiaddr", "list of multiaddrs", "path", "list of paths", "list of {from, to, caCertsFile}", "anything",
+}
 
 func (k Kind) String() string { return kindNames[k] }
 

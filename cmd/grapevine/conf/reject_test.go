@@ -53,7 +53,7 @@ func TestHostile(t *testing.T) {
 		{"CF3/address", "peer: {listenAddress: here}", "", SeverityError, "CFG004", "config.type"},
 		{"CF3/port", "peer: {listenAddress: 'a:70000'}", "", SeverityError, "CFG004", "config.type"},
 		{"CF3/endpoint", "peer: {gossip: {externalEndpoint: '0.0.0.0:7051'}}", "", SeverityError, "CFG004", "config.type"},
-		{"CF3/word", "metrics: {provider: promethius}", "", SeverityError, "CFG004", "config.type"},
+		{"CF3/word", "metrics: {provider: promethius}", "", SeverityError, "CFG004", "config.type"}, //nolint:misspell // on purpose
 		{"CF3/policy", "peer: {deliveryclient: {policy: clusters}}", "", SeverityError, "CFG004", "config.type"},
 		{"CF4/no unit", "peer: {gossip: {pullInterval: 10}}", "", SeverityError, "CFG010", "config.duration"},
 		{"CF4/no unit, quoted", "peer: {gossip: {pullInterval: '10'}}", "", SeverityError, "CFG010", "config.duration"},
@@ -178,7 +178,8 @@ func TestErrorsNameFileLineAndColumn(t *testing.T) {
 	both := refused(t, judge(t, "peer:\n  gossip:\n    orgLeader: true\n", "CORE_PEER_GOSSIP_USELEADERELECTION=true"), "CFG012")
 	require.Equal(t, []string{
 		"useLeaderElection = true  from env CORE_PEER_GOSSIP_USELEADERELECTION",
-		"orgLeader         = true  from core.yaml:3"}, both.Why)
+		"orgLeader         = true  from core.yaml:3",
+	}, both.Why)
 }
 
 func TestLargeFilesAreNotRead(t *testing.T) {

@@ -82,7 +82,7 @@ func (v *view) View() tea.View {
 	}
 	paint := plain
 	if v.color {
-		paint = colored
+		paint = coloured
 	}
 	var b strings.Builder
 	ready := paint(string(Alive), "ready")
@@ -113,7 +113,7 @@ var looks = map[string]lipgloss.Style{
 	string(Stopped): lipgloss.NewStyle().Foreground(lipgloss.Color("3")),
 }
 
-func colored(kind, text string) string {
+func coloured(kind, text string) string {
 	if s, ok := looks[kind]; ok {
 		return s.Render(text)
 	}

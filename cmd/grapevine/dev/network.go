@@ -145,8 +145,10 @@ func (n *Network) Names() []string {
 	return out
 }
 
-// Peers and Orderers are the nodes by kind, in the order of their names.
-func (n *Network) Peers() []*Node    { return n.kind(false) }
+// Peers are the nodes that are peers, in the order of their names.
+func (n *Network) Peers() []*Node { return n.kind(false) }
+
+// Orderers are the others, in the same order.
 func (n *Network) Orderers() []*Node { return n.kind(true) }
 
 func (n *Network) kind(orderer bool) (out []*Node) {
@@ -187,7 +189,7 @@ func free(port int) bool {
 	if err != nil {
 		return false
 	}
-	defer l.Close()
+	defer func() { _ = l.Close() }() // nobody connected
 	u, err := net.ListenPacket("udp", addr)
 	if err != nil {
 		return false

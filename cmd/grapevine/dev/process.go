@@ -104,7 +104,7 @@ func (n *Network) spawn(v *Node) error {
 	if err != nil {
 		return err
 	}
-	defer out.Close()
+	defer func() { _ = out.Close() }() // the node has its own
 	c := exec.Command(exe, args...)
 	c.Dir = n.Folder(v)
 	c.Env = cleanEnv(os.Environ())
@@ -161,8 +161,10 @@ func (n *Network) Stop(ctx context.Context, v *Node) error {
 	return err
 }
 
-// Pause suspends a node, Resume lets it go on.
-func (n *Network) Pause(v *Node) error  { return n.signalAlive(v, syscall.SIGSTOP) }
+// Pause suspends a node.
+func (n *Network) Pause(v *Node) error { return n.signalAlive(v, syscall.SIGSTOP) }
+
+// Resume lets a suspended node go on.
 func (n *Network) Resume(v *Node) error { return n.signalAlive(v, syscall.SIGCONT) }
 
 func (n *Network) signalAlive(v *Node, s syscall.Signal) error {

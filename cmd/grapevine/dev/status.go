@@ -3,6 +3,7 @@ package dev
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -181,7 +182,7 @@ func (n *Network) Wait(ctx context.Context, ok func(*admin.DevState) bool) (*adm
 		select {
 		case <-t.C:
 		case <-ctx.Done():
-			if context.Cause(ctx) == context.Canceled {
+			if errors.Is(context.Cause(ctx), context.Canceled) {
 				return s, ctx.Err()
 			}
 			return s, fault.New("DEV013", "the network did not become ready in time").
