@@ -125,7 +125,7 @@ func Loopback(n int) (listen func(i int) []string, endpoint func(i int) string, 
 		if err != nil {
 			return nil, nil, fmt.Errorf("looking for a free port: %w", err)
 		}
-		defer l.Close() // when all are found, so that none is found twice
+		defer func() { _ = l.Close() }() // when all are found, so that none is found twice
 		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
 	}
 	return func(i int) []string {

@@ -10,6 +10,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -45,13 +46,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	var r itest.Records
-	err := func() error {
+	err := func() (err error) {
 		if *only == "" || *only == "dissemination" {
 			done, err := profiled(*profile)
 			if err != nil {
 				return err
 			}
-			defer done()
+			defer func() { err = errors.Join(err, done()) }()
 			if err := dissemination(ctx, &r, *rounds, *nodes, *body); err != nil {
 				return err
 			}
@@ -74,9 +75,9 @@ func main() {
 	}
 }
 
-func profiled(path string) (done func(), err error) {
+func profiled(path string) (done func() error, err error) {
 	if path == "" {
-		return func() {}, nil
+		return func() error { return nil }, nil
 	}
 	f, err := os.Create(path)
 	if err != nil {
@@ -85,7 +86,10 @@ func profiled(path string) (done func(), err error) {
 	if err := pprof.StartCPUProfile(f); err != nil {
 		return nil, err
 	}
-	return func() { pprof.StopCPUProfile(); f.Close() }, nil
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
 }
 
 func dissemination(ctx context.Context, r *itest.Records, rounds, nodes, body int) error {

@@ -111,9 +111,9 @@ func find(root string) ([]target, error) {
 	return out, err
 }
 
-// fuzz runs a target. Minimizing is bounded by executions: where keys are
+// fuzz runs a target. Minimising is bounded by executions: where keys are
 // random in each process an input behaves differently in every worker, and a
-// minimization by time stalls the whole run.
+// minimisation by time stalls the whole run.
 func (t target) fuzz(ctx context.Context, root string, each time.Duration) result {
 	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-fuzz", "^"+t.name+"$",
 		"-fuzztime", each.String(), "-fuzzminimizetime", "10x", "-parallel", "2", "./"+t.pkg)
