@@ -1,6 +1,8 @@
 package itest
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"os"
 	"slices"
 	"testing"
@@ -73,7 +75,7 @@ func TestSim(t *testing.T) {
 		if path == "" {
 			return
 		}
-		s.silence(.2)
+		s.silence(.2, 20)
 		first := s.order(40, 8<<10, time.Second)
 		s.heal()
 		spread("heal.time_to_tip", params("cut", "20 % of links silent", "seconds", 40), s.settle())
@@ -83,4 +85,39 @@ func TestSim(t *testing.T) {
 	if path != "" {
 		require.NoError(t, r.Write(path))
 	}
+}
+
+// TestSoak cuts and heals 20 nodes at random, round after round: up to four
+// sides, or up to two fifths of the links silent, for 5 s to a minute.
+func TestSoak(t *testing.T) {
+	if os.Getenv("GRAPEVINE_SOAK") == "" {
+		t.Skip("make soak runs it")
+	}
+	const rounds = 40
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	simulate(t, 4, 5, func(s *sim) {
+		for round := range rounds {
+			var what string
+			if sides := 1 + rng.IntN(4); sides > 1 {
+				of := make([]int, len(s.Peers))
+				for i := range of {
+					of[i] = rng.IntN(sides)
+				}
+				what = fmt.Sprintf("sides %v", of)
+				s.partition(func(i int) int { return of[i] })
+			} else {
+				share := rng.Float64() * .4
+				what = fmt.Sprintf("%.0f %% of the links silent", 100*share)
+				s.silence(share, rng.Uint64())
+			}
+			blocks := 5 + rng.IntN(55)
+			s.order(blocks, 4<<10<<rng.IntN(6), time.Second)
+			s.heal()
+			took := Sorted(s.settle())
+			t.Logf("round %d, %d s: %s: at the tip after %v", round+1, blocks, what, took[len(took)-1])
+			s.ready()
+		}
+	})
 }

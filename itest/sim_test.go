@@ -116,9 +116,9 @@ func (s *sim) partition(side func(i int) int) {
 }
 
 // silence makes a share of the pairs of nodes unable to hear each other, while
-// all else goes on. The same pairs in every run.
-func (s *sim) silence(share float64) {
-	rng := rand.New(rand.NewPCG(20, 20))
+// all else goes on. The same pairs for the same seed.
+func (s *sim) silence(share float64, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 0))
 	mute := map[[2]int]bool{}
 	for b := range s.Peers {
 		for a := range b {
