@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"time"
 
@@ -64,8 +65,13 @@ func parse(tag [32]byte, s *wire.SignedAlive) (*claim, error) {
 	if [32]byte(a.Tag) != tag {
 		return nil, fmt.Errorf("alive: %w", WrongChannel)
 	}
-	if err := checkEndpoint(a.Endpoint); err != nil {
-		return nil, fmt.Errorf("alive: endpoint %q: %w", a.Endpoint, err)
+	if len(a.Certificate) != 32 || len(a.Role) > maxName || len(a.Version) > maxName || a.Internal != "" && !a.Own {
+		return nil, fmt.Errorf("alive: %w", Malformed)
+	}
+	for _, e := range []string{a.Endpoint, a.Internal} {
+		if err := checkEndpoint(e); err != nil {
+			return nil, fmt.Errorf("alive: endpoint %q: %w", e, err)
+		}
 	}
 	p, err := peer.IDFromBytes(a.PeerId)
 	if err != nil {
@@ -83,6 +89,9 @@ func parse(tag [32]byte, s *wire.SignedAlive) (*claim, error) {
 func (c *claim) prove(id *msp.Identity, sig []byte) error {
 	if id.MSPID() != c.MspId || id.PKIID() != c.id {
 		return fmt.Errorf("alive of %s: %w", c.id, IDMismatch)
+	}
+	if sum := sha256.Sum256(id.Certificate().Raw); sum != [32]byte(c.Alive.Certificate) {
+		return fmt.Errorf("alive of %s: another certificate: %w", c.id, IDMismatch)
 	}
 	if err := id.Verify(c.digest[:], sig); err != nil {
 		return fmt.Errorf("alive of %s: %w: %w", c.id, BadSignature, err)

@@ -11,7 +11,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"grapevine/msp"
 	"grapevine/wire"
 )
 
@@ -73,7 +72,7 @@ func TestHostileAlive(t *testing.T) {
 			return signed(2, func(a *wire.Alive) { a.SentAt -= 36 * second })
 		}},
 		{"A11 certificate absent and unknown", "membership.unknown_identity", wire.Ignore, func() *wire.SignedAlive {
-			s := signed(3, nil)
+			s := signed(3, func(a *wire.Alive) { a.PeerId = []byte(makeHost(99)) })
 			s.Certificate = nil
 			return s
 		}},
@@ -111,6 +110,23 @@ func TestHostileAlive(t *testing.T) {
 		{"A16 my own name from a later start", "membership.clone", wire.Ignore, func() *wire.SignedAlive {
 			return signed(0, func(a *wire.Alive) { a.Incarnation = a.SentAt + 1 })
 		}},
+		{"A16 I left, while I live", "membership.refuted", wire.Ignore, func() *wire.SignedAlive {
+			return signed(0, func(a *wire.Alive) { a.Sequence = 1 << 40; a.Left = true })
+		}},
+		{"A16 in my name, badly signed", "membership.bad_signature", wire.Reject, func() *wire.SignedAlive {
+			s := signed(0, func(a *wire.Alive) { a.Sequence = 1 << 40 })
+			s.Signature = signed(1, nil).Signature
+			return s
+		}},
+		{"A12 hash of another certificate", "membership.id_mismatch", wire.Reject, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { a.Sequence = 11; a.Certificate = make([]byte, 32) })
+		}},
+		{"for another organisation", "membership.wrong_audience", wire.Reject, func() *wire.SignedAlive {
+			return signed(6, func(a *wire.Alive) { a.Own = true; a.Internal = "inside:7051" })
+		}},
+		{"internal endpoint for all", "membership.malformed", wire.Reject, func() *wire.SignedAlive {
+			return signed(6, func(a *wire.Alive) { a.Internal = "inside:7051" })
+		}},
 		{"of another channel", "membership.wrong_channel", wire.Reject, func() *wire.SignedAlive {
 			return signed(1, func(a *wire.Alive) { a.Sequence = 11; a.Tag = make([]byte, 32) })
 		}},
@@ -133,16 +149,7 @@ func TestHostileAlive(t *testing.T) {
 		t.Run(k.id, func(t *testing.T) {
 			cast()
 			synctest.Test(t, func(t *testing.T) {
-				p := newParty(t, 0, func(c *Config) {
-					c.Bound = func(id peerID) (msp.PKIID, bool) {
-						for i, s := range cast() {
-							if id == hostOf(i) {
-								return s.Identity().PKIID(), true
-							}
-						}
-						return msp.PKIID{}, false
-					}
-				})
+				p := newParty(t, 0, nil)
 				require.NoError(t, p.Receive(hostOf(1), signed(1, first)))
 				before := p.List()
 				err := p.Receive(hostOf(1), k.make())
@@ -205,7 +212,7 @@ func TestReplays(t *testing.T) {
 		old := signed(1, nil)
 		require.NoError(t, p.Receive(hostOf(1), old))
 		require.ErrorIs(t, p.Receive(hostOf(1), old), NotNewer)
-		time.Sleep(time.Minute)
+		time.Sleep(2 * time.Minute)
 		require.Equal(t, Dead, p.List()[1].State)
 		require.ErrorIs(t, p.Receive(hostOf(1), old), NotNewer)
 		last := signed(1, func(a *wire.Alive) { a.Sequence = 2 })

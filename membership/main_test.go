@@ -27,12 +27,16 @@ var bubbleEpoch = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
 var tag = sha256.Sum256([]byte("a channel's tag"))
 
-// cast are the identities of all tests.
+// cast are the identities of all tests: six of Org1, three each of Org2 and Org3.
 var cast = sync.OnceValue(func() []msp.Signer {
-	org := must(ca.NewOrg("Org1MSP", "org1.example.com", bubbleEpoch))
+	hosts()
 	var all []msp.Signer
-	for i := range 6 {
-		all = append(all, must(org.Identity(fmt.Sprintf("peer%d.org1.example.com", i), "peer")))
+	for o, n := range []int{6, 3, 3} {
+		domain := fmt.Sprintf("org%d.example.com", o+1)
+		org := must(ca.NewOrg(fmt.Sprintf("Org%dMSP", o+1), domain, bubbleEpoch))
+		for i := range n {
+			all = append(all, must(org.Identity(fmt.Sprintf("peer%d.%s", i, domain), "peer")))
+		}
 	}
 	return all
 })
@@ -44,7 +48,17 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-func hostOf(i int) peer.ID {
+var hosts = sync.OnceValue(func() []peer.ID {
+	var all []peer.ID
+	for i := range 12 {
+		all = append(all, makeHost(i))
+	}
+	return all
+})
+
+func hostOf(i int) peer.ID { return hosts()[i] }
+
+func makeHost(i int) peer.ID {
 	seed := sha256.Sum256(fmt.Append(nil, "host", i))
 	_, key, err := crypto.GenerateEd25519Key(bytes.NewReader(seed[:]))
 	if err != nil {
@@ -61,7 +75,10 @@ func alive(i int, f func(*wire.Alive)) *wire.Alive {
 	a := &wire.Alive{
 		Tag: tag[:], PkiId: id[:], MspId: s.Identity().MSPID(), PeerId: []byte(hostOf(i)),
 		Incarnation: uint64(bubbleEpoch.UnixMilli()), Sequence: 1, SentAt: now, Height: 7, TipHash: make([]byte, 32),
+		Endpoint: fmt.Sprintf("peer%d:7051", i),
 	}
+	sum := sha256.Sum256(s.Identity().Certificate().Raw)
+	a.Certificate = sum[:]
 	if f != nil {
 		f(a)
 	}
@@ -72,13 +89,23 @@ func signed(i int, f func(*wire.Alive)) *wire.SignedAlive {
 	return must(sign(alive(i, f), cast()[i], nil))
 }
 
+// boundTo is what the handshakes of all hosts showed.
+func boundTo(p peer.ID) (*msp.Identity, [][]byte, bool) {
+	for i, s := range cast() {
+		if p == hostOf(i) {
+			return s.Identity(), nil, true
+		}
+	}
+	return nil, nil, false
+}
+
 // party is one member under test and what it told.
 type party struct {
 	*Members
 	mu      sync.Mutex
 	sent    []*wire.SignedAlive // guarded by mu
 	heights map[peer.ID]uint64  // guarded by mu
-	changes []Member            // guarded by mu
+	changes []Event             // guarded by mu
 	stored  []byte              // guarded by mu
 	stores  int                 // guarded by mu
 	admit   error               // guarded by mu
@@ -88,6 +115,7 @@ func newParty(t testing.TB, i int, f func(*Config)) *party {
 	p := &party{heights: make(map[peer.ID]uint64)}
 	c := Config{
 		Self: cast()[i], Tag: tag, PeerID: hostOf(i), Incarnation: uint64(time.Now().UnixMilli()),
+		Endpoint: fmt.Sprintf("peer%d:7051", i), Internal: fmt.Sprintf("inside%d:7051", i), Role: "peer",
 		Tip: func() (uint64, [32]byte) { return 42, [32]byte{4, 2} },
 		Publish: func(_ context.Context, s *wire.SignedAlive) error {
 			p.mu.Lock()
@@ -105,7 +133,8 @@ func newParty(t testing.TB, i int, f func(*Config)) *party {
 			defer p.mu.Unlock()
 			p.heights[id] = h
 		},
-		Changed: func(m Member) {
+		Bound: boundTo,
+		Changed: func(m Event) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			p.changes = append(p.changes, m)

@@ -1,20 +1,29 @@
-// Package membership tells who is in a channel and who of them is alive. Each
-// member signs an alive message at a slow beat; it counts only if it is newer
-// than any ever accepted of that identity (see view), so a replay changes
-// nothing. The messages carry heights, which are hints for the sync.
+// Package membership tells who is in a channel and who of them is alive. What a
+// member says of itself is signed, and counts only if it is newer than anything
+// ever accepted of it (see view), so a replay changes nothing; it goes out on
+// change and at a slow beat. Whether it lives, pings on authenticated streams
+// find out (see detector). Heights are told unsigned on the same streams, as
+// they change: they are hints for the sync.
+//
+// Disclosure: what a member says for its own organisation alone, the internal
+// endpoint, is given to connections of that organisation and to nobody else;
+// who has no external endpoint says nothing else. The rest is for the channel's
+// members, whose organisations thus learn of each other through any one of
+// them; nothing passes from channel to channel.
 package membership
 
 import (
-	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
 	golog "github.com/ipfs/go-log/v2"
+	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"grapevine/msp"
@@ -23,12 +32,17 @@ import (
 
 // Defaults of [Config], and what isn't configured.
 const (
-	DefaultInterval = 1 * time.Second
-	DefaultExpiry   = 5 * time.Second
+	DefaultPeriod = 1 * time.Second
+	DefaultExpiry = 5 * time.Second
 
-	arrivalGap = 200 * time.Millisecond // between beats that greet newcomers
-	storeEvery = 10 * time.Second       // sequences; a new incarnation is stored at the next beat
-	judgedFor  = 30 * time.Second       // Admit's yes is remembered; see Rejudge
+	beat        = 30 * time.Second // of signed messages, and up to a tenth more
+	ownBeats    = 4                // of which one also goes to the own organisation
+	fresh       = 10 * time.Second // an alive message that greets is no older
+	clock       = 100 * time.Millisecond
+	heightPause = 200 * time.Millisecond // between two tellings of a height
+	storeEvery  = 10 * time.Second       // sequences; a new incarnation is stored at once
+	judgedFor   = 30 * time.Second       // Admit's yes is remembered; see Rejudge
+	relays      = 4                      // members that news is passed on to
 )
 
 var log = golog.Logger("grapevine/membership")
@@ -39,42 +53,81 @@ type Config struct {
 	Chain       [][]byte // our intermediates, DER
 	Tag         [32]byte // of the channel
 	PeerID      peer.ID
-	Endpoint    string        // external endpoint, host:port; empty: told to nobody
+	Endpoint    string        // external endpoint, host:port; empty: invisible to other organisations
+	Internal    string        // internal endpoint, host:port, for the own organisation alone
+	Role        string        // such as "peer"
+	Version     string        // of the program
 	Incarnation uint64        // above that of every earlier start; milliseconds since 1970
-	Interval    time.Duration // of the slow beat
-	Expiry      time.Duration // silence after which a member is dead
+	Period      time.Duration // of the detector: each looks at a few others in it
+	Expiry      time.Duration // how old, beyond the clocks' allowance, an alive message may be
 
 	// Tip returns how many blocks are held, durably, and the header hash of the
 	// last. Both at once: the message signs them as a pair.
-	Tip     func() (height uint64, hash [32]byte)
+	Tip func() (height uint64, hash [32]byte)
+	// Open opens a stream of kind "members" to a connected member; it may block.
+	Open func(ctx context.Context, p peer.ID) (network.Stream, error)
+	// Publish reaches the members that aren't connected. May be nil.
 	Publish func(ctx context.Context, m *wire.SignedAlive) error
 	// Admit judges whether an identity is a member now.
 	Admit func(id *msp.Identity, intermediates [][]byte, now time.Time) error
-	// Bound returns the identity that a connected host is bound to. A message
-	// that claims such a host for another identity is refused. May be nil.
-	Bound func(p peer.ID) (msp.PKIID, bool)
-	// OnHeight is told of each accepted height. It MUST NOT block.
+	// Bound returns the identity that a connected host is bound to, and its
+	// intermediates. A message that claims such a host for another identity is
+	// refused. It MUST NOT block.
+	Bound func(p peer.ID) (*msp.Identity, [][]byte, bool)
+	// OnHeight is told of each height. It MUST NOT block.
 	OnHeight func(p peer.ID, height uint64)
-	// Changed is told when a member arrives, comes back or dies. It MUST NOT
-	// block. May be nil.
-	Changed func(m Member)
+	// Changed is told what happens to members, in order. It MUST NOT block. May
+	// be nil.
+	Changed func(e Event)
+	// Refused is told of each word that was refused. May be nil.
+	Refused func(p peer.ID, r *wire.Reason)
 	// Load and Store keep the highest accepted messages across restarts: one
 	// value, empty at first. Both may be nil.
 	Load  func() ([]byte, error)
 	Store func([]byte) error
+	// Bumped keeps an incarnation of ours that had to be raised. May be nil.
+	Bumped func(incarnation uint64) error
 }
 
 // Members is one channel's membership. It is safe for concurrent use.
 type Members struct {
 	c     Config
 	id    msp.PKIID
-	greet chan struct{} // to Run: somebody arrived
+	links *links
+	due   chan struct{} // to Run: publish now
 
-	mu       sync.Mutex // guards what follows
-	view     *view
-	sequence uint64
-	known    map[msp.PKIID]*judged // at most one for each mark
-	born     time.Time
+	mu          sync.Mutex // guards what follows
+	view        *view
+	detector    *detector
+	incarnation uint64
+	round       uint64 // the newest that was said
+	saidAt      time.Time
+	wide, own   *wire.SignedAlive     // of the newest round; own may be of an older one
+	known       map[msp.PKIID]*judged // at most one for each mark
+	hosts       map[msp.PKIID]peer.ID // connected
+	talks       map[peer.ID]*talk
+	wanted      map[msp.PKIID]time.Time // certificates asked for, and when
+	asked       time.Time               // when views were last compared
+	above       uint64                  // an incarnation that others hold of us
+	lifted      time.Time               // when it was last raised
+	height      uint64                  // as it was told last
+	heightAt    time.Time
+	left        bool
+	born        time.Time
+	stats       Stats
+	watchers    map[chan Event]bool
+}
+
+// Stats counts what membership did since its start.
+type Stats struct {
+	Suspicions  uint64        // members that became suspect here
+	Refutations uint64        // of them, those that turned out to live
+	Refuted     uint64        // accusations of ourselves that we refuted
+	Checks      uint64        // signatures checked
+	Signed      uint64        // signatures made
+	Words       uint64        // sent
+	Dropped     uint64        // words that didn't fit a queue
+	RTT         time.Duration // smoothed, of all answers to pings
 }
 
 // judged is an identity that Admit accepted.
@@ -87,19 +140,27 @@ type judged struct {
 // New returns the channel's membership with the marks that were stored. It
 // starts nothing.
 func New(c Config) (*Members, error) {
-	if c.Interval <= 0 {
-		c.Interval = DefaultInterval
+	if c.Period <= 0 {
+		c.Period = DefaultPeriod
 	}
 	if c.Expiry <= 0 {
-		c.Expiry = max(DefaultExpiry, 5*c.Interval)
+		c.Expiry = DefaultExpiry
 	}
+	id := c.Self.Identity().PKIID()
 	m := &Members{
-		c: c, id: c.Self.Identity().PKIID(),
-		greet: make(chan struct{}, 1),
-		view:  newView(c.Expiry),
-		known: make(map[msp.PKIID]*judged),
-		born:  time.Now(),
+		c: c, id: id,
+		due:         make(chan struct{}, 1),
+		view:        newView(c.Expiry),
+		detector:    newDetector(id, c.Period, binary.BigEndian.Uint64(id[:])^c.Incarnation),
+		incarnation: c.Incarnation,
+		known:       make(map[msp.PKIID]*judged),
+		hosts:       make(map[msp.PKIID]peer.ID),
+		talks:       make(map[peer.ID]*talk),
+		wanted:      make(map[msp.PKIID]time.Time),
+		watchers:    make(map[chan Event]bool),
+		born:        time.Now(),
 	}
+	m.links = newLinks(c.Open)
 	if c.Load != nil {
 		b, err := c.Load()
 		if err != nil {
@@ -112,30 +173,34 @@ func New(c Config) (*Members, error) {
 	return m, nil
 }
 
-// Run beats until ctx ends, then stores the marks.
+// Run beats and watches until ctx ends, then stores the marks.
 func (m *Members) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, m.store()) }()
-	beat := time.NewTimer(0) // the first at once
-	defer beat.Stop()
-	var last, stored time.Time
-	for {
+	defer m.links.run(ctx)()
+	t := time.NewTicker(clock)
+	defer t.Stop()
+	next := time.Now() // of the beat; the first at once
+	stored := next
+	for beats := 0; ; {
+		force := false
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-m.greet:
-			if d := time.Until(last.Add(arrivalGap)); d < m.c.Interval {
-				beat.Reset(max(d, 0))
+		case <-m.due:
+			force = true
+			m.raise()
+		case <-t.C:
+		}
+		now := time.Now()
+		if force || !now.Before(next) {
+			next = now.Add(beat + rand.N(beat/10))
+			if err := m.say(ctx, now, beats%ownBeats == 0 || force, false); err != nil && ctx.Err() == nil {
+				log.Warnw("an alive message didn't go out", "error", err)
 			}
-			continue
-		case <-beat.C:
+			beats++
 		}
-		last = time.Now()
-		beat.Reset(m.c.Interval - m.c.Interval/10 + rand.N(m.c.Interval/5))
-		if err := m.publish(ctx, last); err != nil && ctx.Err() == nil {
-			log.Warnw("an alive message didn't go out", "error", err)
-		}
-		if m.tick(last, last.Sub(stored) >= storeEvery) {
-			stored = last
+		if m.tick(now, now.Sub(stored) >= storeEvery) {
+			stored = now
 			if err := m.store(); err != nil {
 				return err
 			}
@@ -143,39 +208,16 @@ func (m *Members) Run(ctx context.Context) (err error) {
 	}
 }
 
-// Receive judges a message that came from a peer. Nil means that it is news,
-// to be passed on; errors carry the reason.
-func (m *Members) Receive(from peer.ID, s *wire.SignedAlive) error {
-	now := time.Now()
-	c, err := parse(m.c.Tag, s)
-	if err != nil {
-		return err
-	}
-	if c.id == m.id {
-		return m.mirror(c)
-	}
+// Leave tells everybody that this member goes, signed. It returns when the
+// word is with the connections, or ctx ends. What is received afterwards
+// changes nothing.
+func (m *Members) Leave(ctx context.Context) error {
+	err := m.say(ctx, time.Now(), true, true)
 	m.mu.Lock()
-	err = m.view.judge(c.id, c.Incarnation, c.Sequence, c.sentAt, c.digest, now)
-	k := m.known[c.id]
+	m.left = true
 	m.mu.Unlock()
-	if err != nil {
-		return fmt.Errorf("alive of %s: %w", c.id, err)
-	}
-	k, err = m.identify(c, k, s, now)
-	if err != nil {
-		return err
-	}
-	if m.c.Bound != nil {
-		if id, ok := m.c.Bound(c.peer); ok && id != c.id {
-			return fmt.Errorf("alive of %s: host %s is %s: %w", c.id, c.peer, id, WrongPeer)
-		}
-	}
-	e, err := m.accept(c, k, now)
-	if err != nil {
-		return fmt.Errorf("alive of %s: %w", c.id, err)
-	}
-	m.tell(e)
-	return nil
+	m.links.flush(ctx)
+	return err
 }
 
 // List returns all members heard of, ourselves first.
@@ -185,13 +227,22 @@ func (m *Members) List() []Member {
 	return append([]Member{m.self()}, m.view.members()...)
 }
 
+// Stats returns what was counted so far.
+func (m *Members) Stats() Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.stats
+	s.Dropped = m.links.dropped.Load()
+	return s
+}
+
 // Find returns a member by its PKI-ID, and its identity, which Admit accepted;
 // false if there is none or it isn't alive.
 func (m *Members) Find(id msp.PKIID) (Member, *msp.Identity, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	k, v := m.known[id], m.view.marks[id]
-	if k == nil || v == nil || !v.heard || v.member.State != Alive {
+	if k == nil || v == nil || !v.heard || v.member.State > Suspect {
 		return Member{}, nil, false
 	}
 	return v.member, k.id, true
@@ -214,88 +265,94 @@ func (m *Members) Rejudge() {
 		}
 		log.Infow("no longer a member", "name", k.id.Name(), "org", k.id.MSPID(), "error", err)
 		m.mu.Lock()
-		delete(m.known, k.id.PKIID())
-		e, was := m.view.expel(k.id.PKIID())
-		m.mu.Unlock()
+		id := k.id.PKIID()
+		delete(m.known, id)
+		m.detector.step(event{kind: forget, id: id}, now)
+		e, was := m.view.expel(id)
 		if was {
-			m.tell(e)
+			m.notify(Event{Expelled, e.member})
 		}
+		m.mu.Unlock()
 	}
 }
 
-// mirror judges a message in our own name: an echo of what we sent, or a clone.
-func (m *Members) mirror(c *claim) error {
+// say signs the next round and tells it: to the connected members directly, and
+// to others by Publish. With own the own organisation gets its own message too.
+func (m *Members) say(ctx context.Context, now time.Time, own, left bool) error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if c.peer == m.c.PeerID && (c.Incarnation < m.c.Incarnation || c.Incarnation == m.c.Incarnation && c.Sequence <= m.sequence) {
-		if c.Incarnation == m.c.Incarnation && c.Sequence == m.sequence {
-			return nil // what we publish passes here too
-		}
-		return fmt.Errorf("our own alive: %w", NotNewer)
-	}
-	return fmt.Errorf("alive in our name from host %s: %w", c.peer, Clone)
-}
-
-// identify returns the identity that proves the claim, a member now.
-func (m *Members) identify(c *claim, k *judged, s *wire.SignedAlive, now time.Time) (*judged, error) {
-	if len(s.Certificate) == 0 && k == nil {
-		return nil, fmt.Errorf("alive of %s: %w", c.id, UnknownIdentity)
-	}
-	if k == nil || len(s.Certificate) > 0 && !bytes.Equal(k.id.Certificate().Raw, s.Certificate) {
-		id, err := msp.FromDER(c.MspId, s.Certificate)
-		if err != nil {
-			return nil, fmt.Errorf("alive of %s: %w", c.id, err)
-		}
-		k = &judged{id: id, chain: s.Chain}
-	}
-	if err := c.prove(k.id, s.Signature); err != nil {
-		return nil, err
-	}
-	if now.Before(k.until) {
-		return k, nil
-	}
-	if err := m.c.Admit(k.id, s.Chain, now); err != nil {
-		return nil, fmt.Errorf("alive of %s: %w", c.id, err)
-	}
-	until := now.Add(judgedFor)
-	if end := k.id.Certificate().NotAfter; end.Before(until) {
-		until = end
-	}
-	return &judged{id: k.id, chain: s.Chain, until: until}, nil
-}
-
-func (m *Members) accept(c *claim, k *judged, now time.Time) (effect, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	e, err := m.view.accept(message{
-		member: Member{
-			PKIID: c.id, MSPID: c.MspId, Name: k.id.Name(), Peer: c.peer,
-			Height: c.Height, TipHash: [32]byte(c.Alive.TipHash), Endpoint: c.Endpoint,
-			Incarnation: c.Incarnation, Sequence: c.Sequence,
-		},
-		sentAt: c.sentAt, notAfter: k.id.Certificate().NotAfter, digest: c.digest,
-	}, now)
+	err := m.sign(now, own, left)
+	wide := m.wide
 	if err == nil {
-		m.known[c.id] = k
+		m.detector.step(event{kind: themselves, number: number{m.incarnation, m.round}}, now)
+		for _, t := range m.talks {
+			m.greet(t, now, own)
+		}
 	}
-	return e, err
+	sparse := len(m.detector.here) < m.detector.living
+	m.mu.Unlock()
+	if err != nil || wide == nil || !sparse || m.c.Publish == nil {
+		return err
+	}
+	s := &wire.SignedAlive{Alive: wide.Alive, Signature: wide.Signature, Certificate: m.c.Self.Identity().Certificate().Raw, Chain: m.c.Chain}
+	return m.c.Publish(ctx, s)
+}
+
+// sign makes the messages of the next round. Called under mu.
+func (m *Members) sign(now time.Time, own, left bool) error {
+	if m.left {
+		return nil
+	}
+	m.round++
+	m.saidAt = now
+	m.wide = nil
+	me := m.self()
+	sum := sha256.Sum256(m.c.Self.Identity().Certificate().Raw)
+	a := &wire.Alive{
+		Tag: m.c.Tag[:], PkiId: m.id[:], MspId: me.MSPID, PeerId: []byte(me.Peer),
+		Incarnation: m.incarnation, Sequence: 2*m.round - 1, SentAt: uint64(now.UnixMilli()),
+		Height: me.Height, TipHash: me.TipHash[:], Endpoint: m.c.Endpoint,
+		Certificate: sum[:], Left: left, Role: m.c.Role, Version: m.c.Version,
+	}
+	var err error
+	if a.Endpoint != "" {
+		m.stats.Signed++
+		if m.wide, err = sign(a, m.c.Self, nil); err != nil {
+			return err
+		}
+	}
+	if own || a.Endpoint == "" {
+		m.stats.Signed++
+		a.Own, a.Internal, a.Sequence = true, m.c.Internal, 2*m.round
+		if m.own, err = sign(a, m.c.Self, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tick lets time pass, and tells whether the marks are due to be stored.
 func (m *Members) tick(now time.Time, late bool) bool {
 	m.mu.Lock()
-	effects := m.view.tick(now)
+	defer m.mu.Unlock()
+	for _, e := range m.view.tick(now) {
+		m.notify(Event{Died, e.member})
+	}
 	for id := range m.known {
 		if m.view.marks[id] == nil {
 			delete(m.known, id)
+			m.detector.step(event{kind: forget, id: id}, now)
 		}
 	}
-	due := m.view.born || m.view.moved && late
-	m.mu.Unlock()
-	for _, e := range effects {
-		m.tell(e)
+	m.act(m.detector.step(event{kind: tick}, now), now)
+	if now.Sub(m.heightAt) >= heightPause {
+		if h, _ := m.c.Tip(); h != m.height {
+			m.height, m.heightAt = h, now
+			for _, t := range m.talks {
+				m.send(t, new(wire.Word))
+			}
+		}
 	}
-	return due
+	return m.view.born || m.view.moved && late
 }
 
 // store writes the marks if they changed.
@@ -314,47 +371,22 @@ func (m *Members) store() error {
 	return nil
 }
 
-// tell passes a change on. Called without mu.
-func (m *Members) tell(e effect) {
-	if e.height && m.c.OnHeight != nil {
-		m.c.OnHeight(e.member.Peer, e.member.Height)
-	}
-	if e.arrived {
-		select {
-		case m.greet <- struct{}{}:
-		default:
-		}
-	}
-	if (e.arrived || e.died) && m.c.Changed != nil {
-		m.c.Changed(e.member)
-	}
-}
-
-// publish sends the next alive message.
-func (m *Members) publish(ctx context.Context, now time.Time) error {
-	m.mu.Lock()
-	m.sequence++
-	me := m.self()
-	m.mu.Unlock()
-	s, err := sign(&wire.Alive{
-		Tag: m.c.Tag[:], PkiId: m.id[:], MspId: me.MSPID, PeerId: []byte(me.Peer),
-		Incarnation: me.Incarnation, Sequence: me.Sequence, SentAt: uint64(now.UnixMilli()),
-		Height: me.Height, TipHash: me.TipHash[:], Endpoint: m.c.Endpoint,
-	}, m.c.Self, slices.Clone(m.c.Chain))
-	if err != nil {
-		return err
-	}
-	return m.c.Publish(ctx, s)
-}
-
 // self returns ourselves as a member. Called under mu.
 func (m *Members) self() Member {
 	id := m.c.Self.Identity()
 	me := Member{
 		PKIID: m.id, MSPID: id.MSPID(), Name: id.Name(), Peer: m.c.PeerID, State: Alive, Self: true,
-		Incarnation: m.c.Incarnation, Sequence: m.sequence, Since: m.born, LastSeen: time.Now(),
+		Incarnation: m.incarnation, Sequence: 2 * m.round, Since: m.born, LastSeen: time.Now(),
+		Endpoint: m.c.Endpoint, Internal: m.c.Internal, Role: m.c.Role, Version: m.c.Version,
 	}
-	me.Endpoint = m.c.Endpoint
 	me.Height, me.TipHash = m.c.Tip()
 	return me
+}
+
+// publishSoon makes Run say a new round.
+func (m *Members) publishSoon() {
+	select {
+	case m.due <- struct{}{}:
+	default:
+	}
 }

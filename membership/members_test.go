@@ -3,7 +3,7 @@ package membership
 import (
 	"context"
 	"errors"
-	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,27 +17,134 @@ import (
 
 type peerID = peer.ID
 
-// hear brings everything that each party publishes to all others.
-func hear(t *testing.T, parties ...*party) {
-	for i, p := range parties {
-		p.c.Publish = func(_ context.Context, s *wire.SignedAlive) error {
-			if err := p.Receive(p.c.PeerID, s); err != nil { // as pubsub does with our own
-				return err
+// A town is parties and the connections between them. A word takes 5 ms, as
+// long as both ends are connected.
+type town struct {
+	t       *testing.T
+	parties []*party
+	mu      sync.Mutex
+	open    map[[2]int]bool // from, to; guarded by mu
+	over    []chan error
+	stop    []context.CancelFunc
+	words   int // guarded by mu
+	bytes   int // guarded by mu
+}
+
+// newTown makes a party of each of the cast named.
+func newTown(t *testing.T, f func(i int, c *Config), who ...int) *town {
+	w := &town{t: t, open: make(map[[2]int]bool)}
+	for k, i := range who {
+		p := newParty(t, i, func(c *Config) {
+			if f != nil {
+				f(k, c)
 			}
-			for j, q := range parties {
-				if j == i {
-					continue
-				}
-				if err := q.Receive(p.c.PeerID, s); err != nil {
-					t.Errorf("%d to %d: %v", i, j, err)
-				}
+		})
+		w.parties = append(w.parties, p)
+		w.wire(k, p)
+	}
+	return w
+}
+
+// wire lets what k's party says reach the others.
+func (w *town) wire(k int, p *party) {
+	p.links.deliver = func(to peer.ID, word *wire.Word) bool {
+		b := must(wire.Marshal(word))
+		for j, q := range w.parties {
+			if q.c.PeerID != to {
+				continue
 			}
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.sent = append(p.sent, s)
-			return nil
+			time.AfterFunc(5*time.Millisecond, func() {
+				w.mu.Lock()
+				open := w.open[[2]int{k, j}]
+				if open {
+					w.words++
+					w.bytes += len(b)
+				}
+				q := w.parties[j]
+				w.mu.Unlock()
+				if open && len(b) > 0 {
+					got := new(wire.Word)
+					if err := wire.Unmarshal(b, got); err != nil {
+						w.t.Errorf("a word that doesn't decode: %v", err)
+					} else if err := q.Hear(p.c.PeerID, got); err != nil {
+						w.t.Errorf("%d to %d: %v", k, j, err)
+					}
+				}
+			})
+		}
+		return true
+	}
+}
+
+// join connects parties i and j.
+func (w *town) join(i, j int) {
+	w.mu.Lock()
+	w.open[[2]int{i, j}], w.open[[2]int{j, i}] = true, true
+	w.mu.Unlock()
+	w.parties[i].Arrived(w.parties[j].c.PeerID)
+	w.parties[j].Arrived(w.parties[i].c.PeerID)
+}
+
+// cut ends their connection; told says whether they notice.
+func (w *town) cut(i, j int, told bool) {
+	w.mu.Lock()
+	delete(w.open, [2]int{i, j})
+	delete(w.open, [2]int{j, i})
+	w.mu.Unlock()
+	if told {
+		w.parties[i].Gone(w.parties[j].c.PeerID)
+		w.parties[j].Gone(w.parties[i].c.PeerID)
+	}
+}
+
+func (w *town) joinAll() {
+	for i := range w.parties {
+		for j := range i {
+			w.join(i, j)
 		}
 	}
+}
+
+// run starts party i; end ends all.
+func (w *town) run(is ...int) {
+	for _, i := range is {
+		ctx, cancel := context.WithCancel(context.Background())
+		over := make(chan error, 1)
+		p := w.parties[i]
+		go func() { over <- p.Run(ctx) }()
+		w.stop, w.over = append(w.stop, cancel), append(w.over, over)
+	}
+}
+
+func (w *town) end() {
+	for i := range w.stop {
+		w.stop[i]()
+		require.ErrorIs(w.t, <-w.over[i], context.Canceled)
+	}
+	time.Sleep(time.Second) // what is under way
+}
+
+// sees returns how party i sees party j.
+func (w *town) sees(i, j int) (Member, bool) {
+	for _, m := range w.parties[i].List() {
+		if m.PKIID == w.parties[j].id {
+			return m, true
+		}
+	}
+	return Member{}, false
+}
+
+// happened returns the kinds of events that party i was told of j.
+func (w *town) happened(i, j int) (out []Kind) {
+	p := w.parties[i]
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.changes {
+		if e.Member.PKIID == w.parties[j].id {
+			out = append(out, e.Kind)
+		}
+	}
+	return out
 }
 
 // heard returns how many members' heights were told.
@@ -47,33 +154,18 @@ func (p *party) heard() int {
 	return len(p.heights)
 }
 
-// last returns the last change told.
-func (p *party) last() Member {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.changes[len(p.changes)-1]
-}
-
 func TestMembersFindEachOther(t *testing.T) {
 	cast()
 	synctest.Test(t, func(t *testing.T) {
-		var parties []*party
-		for i := range 4 {
-			parties = append(parties, newParty(t, i, nil))
-		}
-		hear(t, parties...)
-		ctx, cancel := context.WithCancel(t.Context())
-		over := make(chan error, 4)
-		begin := func(p *party, ctx context.Context) { go func() { over <- p.Run(ctx) }() }
-		for _, p := range parties[:3] {
-			begin(p, ctx)
-		}
+		w := newTown(t, nil, 0, 1, 2, 3)
+		w.run(0, 1, 2)
+		w.join(0, 1)
+		w.join(0, 2) // 1 and 2 hear of each other through 0
 		time.Sleep(100 * time.Millisecond)
-		last, leave := context.WithCancel(ctx)
-		begin(parties[3], last)
-		time.Sleep(arrivalGap + 50*time.Millisecond) // greeted at once, not at the next beat
-		synctest.Wait()
-		for _, p := range parties {
+		w.run(3)
+		w.join(3, 0)
+		time.Sleep(500 * time.Millisecond)
+		for _, p := range w.parties {
 			list := p.List()
 			require.Len(t, list, 4)
 			require.True(t, list[0].Self)
@@ -82,27 +174,35 @@ func TestMembersFindEachOther(t *testing.T) {
 				require.EqualValues(t, 42, m.Height)
 				require.Equal(t, [32]byte{4, 2}, m.TipHash)
 				require.Contains(t, m.Name, "peer")
+				require.Equal(t, "peer", m.Role)
 			}
 			require.Equal(t, 3, p.heard())
 		}
-		leave()
-		<-over
-		time.Sleep(DefaultExpiry + 2*time.Second)
-		synctest.Wait()
-		for _, p := range parties[:3] {
-			i := slices.IndexFunc(p.List(), func(m Member) bool { return m.Peer == hostOf(3) })
-			require.Equal(t, Dead, p.List()[i].State)
-			require.Equal(t, "dead", p.List()[i].State.String())
-			require.Equal(t, Dead, p.last().State)
+		w.joinAll()
+		time.Sleep(10 * time.Second)
+		for j := range 3 {
+			w.cut(j, 3, false) // it crashes; no connection breaks
 		}
-		time.Sleep(time.Minute)
-		cancel()
-		for range 3 {
-			require.ErrorIs(t, <-over, context.Canceled)
+		time.Sleep(4 * time.Second)
+		for i := range 3 {
+			m, _ := w.sees(i, 3)
+			require.Equal(t, Dead, m.State)
+			require.Equal(t, "dead", m.State.String())
+			require.Equal(t, []Kind{Joined, Suspected, Died}, w.happened(i, 3))
 		}
-		for _, p := range parties[:3] {
-			require.InDelta(t, 67, len(p.sent), 10, "the slow beat is one a second")
-			require.LessOrEqual(t, p.stores, 15, "marks are stored now and then")
+		for j := range 3 {
+			w.cut(j, 3, true)
+			w.join(j, 3)
+		}
+		time.Sleep(time.Second)
+		m, _ := w.sees(0, 3)
+		require.Equal(t, Alive, m.State, "its own word revives it")
+		time.Sleep(time.Hour)
+		w.end()
+		for _, p := range w.parties {
+			s := p.Stats()
+			require.LessOrEqual(t, float64(s.Checks), 60+3600/30*4*1.3, "checks of signatures")
+			require.LessOrEqual(t, p.stores, 3700/10, "marks are stored now and then")
 		}
 	})
 }
@@ -118,7 +218,7 @@ func TestRejudgeExpels(t *testing.T) {
 		p.admit = revoked
 		p.Rejudge()
 		require.Len(t, p.List(), 1)
-		require.Equal(t, Dead, p.changes[len(p.changes)-1].State)
+		require.Equal(t, Expelled, p.changes[len(p.changes)-1].Kind)
 		require.ErrorIs(t, p.Receive(hostOf(1), signed(1, func(a *wire.Alive) { a.Sequence = 2 })), revoked)
 		p.admit = nil
 		require.ErrorIs(t, p.Receive(hostOf(1), signed(1, nil)), NotNewer, "its mark was forgotten")

@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"grapevine/msp"
+	"grapevine/wire"
 )
 
 // The view is a pure state machine: step takes what was proven or the time, and
@@ -24,7 +25,7 @@ import (
 // to it would be stale anyway gives way, of the organisation that has most. If
 // there is none, the newcomer isn't taken.
 //
-// Death is a time-out for now: no message accepted for expiry.
+// Who of them lives is the detector's to say; a leave, signed, is taken here.
 const (
 	skew      = 30 * time.Second
 	farFuture = 24 * time.Hour // no honest relay's clock is that wrong
@@ -36,16 +37,15 @@ type State int
 
 // States.
 const (
-	Alive State = iota
+	Alive   State = iota
+	Suspect       // it doesn't answer, and may still
 	Dead
+	Left // it said that it goes
 )
 
 // String returns the state's name in lower case.
 func (s State) String() string {
-	if s == Dead {
-		return "dead"
-	}
-	return "alive"
+	return [...]string{"alive", "suspect", "dead", "left"}[s]
 }
 
 // Member is one identity of the channel as this peer sees it.
@@ -59,10 +59,14 @@ type Member struct {
 	Height      uint64   // as it claims: a hint
 	TipHash     [32]byte // of block Height-1, as it claims
 	Endpoint    string   // host:port that every organisation may dial; empty: none is told
+	Internal    string   // host:port for our own organisation; empty: none is told, or not to us
+	Role        string
+	Version     string
 	Incarnation uint64
 	Sequence    uint64
-	Since       time.Time // of this state
-	LastSeen    time.Time // when the last message was accepted
+	Since       time.Time     // of this state
+	LastSeen    time.Time     // when the last message was accepted
+	RTT         time.Duration // of its answers; 0: unknown
 }
 
 // mark is what is remembered of one identity. The member part is empty for one
@@ -74,6 +78,13 @@ type mark struct {
 	digest                [32]byte // of the accepted message
 	heard                 bool     // since our start
 	member                Member
+	wide, own             *said // as they came, to be passed on; nil: none of this incarnation
+}
+
+// said is a signed message for one audience, without the certificate.
+type said struct {
+	sequence uint64
+	signed   *wire.SignedAlive
 }
 
 // message is an alive message whose signature and identity hold.
@@ -82,12 +93,16 @@ type message struct {
 	sentAt   time.Time
 	notAfter time.Time // of the certificate
 	digest   [32]byte
+	own      bool // for its organisation alone
+	left     bool
+	signed   *wire.SignedAlive
 }
 
 // effect is what changed.
 type effect struct {
 	arrived bool // a member was heard for the first time, or came back
-	died    bool
+	died    bool // or was expelled
+	left    bool
 	height  bool // to be passed on as a hint
 	member  Member
 }
@@ -149,36 +164,57 @@ func (v *view) accept(p message, now time.Time) (effect, error) {
 		m = new(mark)
 		v.marks[id] = m
 	}
-	e := effect{height: true, arrived: !m.heard || m.member.State == Dead || m.incarnation != p.member.Incarnation}
+	same := m.heard && m.incarnation == p.member.Incarnation
+	e := effect{height: true, arrived: !p.left && (!same || m.member.State == Dead || m.member.State == Left), left: p.left}
 	p.member.State, p.member.LastSeen, p.member.Since = Alive, now, now
-	if !e.arrived {
-		p.member.Since = m.member.Since
+	if p.left {
+		p.member.State = Left
+	} else if same && m.member.State < Dead {
+		p.member.State, p.member.Since = m.member.State, m.member.Since
+	}
+	var wide, own *said
+	if same {
+		wide, own, p.member.RTT = m.wide, m.own, m.member.RTT
+		if !p.own {
+			p.member.Internal = m.member.Internal
+		}
+	}
+	if s := (&said{p.member.Sequence, p.signed}); p.own {
+		own = s
+	} else {
+		wide = s
 	}
 	v.born = v.born || m.incarnation != p.member.Incarnation
 	v.moved = true
 	*m = mark{
 		incarnation: p.member.Incarnation, sequence: p.member.Sequence, sentAt: p.sentAt,
 		notAfter: p.notAfter, digest: p.digest, heard: true, member: p.member,
+		wide: wide, own: own,
 	}
 	e.member = m.member
 	return e, nil
 }
 
-// tick lets time pass: the silent die, and who can never come back is forgotten.
+// turn sets a member's state, as the detector found it.
+func (v *view) turn(id msp.PKIID, to State, now time.Time) (Member, bool) {
+	m := v.marks[id]
+	if m == nil || !m.heard || m.member.State == Left {
+		return Member{}, false
+	}
+	m.member.State, m.member.Since = to, now
+	return m.member, true
+}
+
+// tick lets time pass: who can never come back is forgotten.
 func (v *view) tick(now time.Time) (effects []effect) {
 	for id, m := range v.marks {
 		if now.After(m.notAfter) {
-			if m.heard && m.member.State == Alive {
+			if m.heard {
 				m.member.State, m.member.Since = Dead, now
 				effects = append(effects, effect{died: true, member: m.member})
 			}
 			delete(v.marks, id)
 			v.moved = true
-			continue
-		}
-		if m.heard && m.member.State == Alive && now.Sub(m.member.LastSeen) > v.expiry {
-			m.member.State, m.member.Since = Dead, now
-			effects = append(effects, effect{died: true, member: m.member})
 		}
 	}
 	slices.SortFunc(effects, func(a, b effect) int { return slices.Compare(a.member.PKIID[:], b.member.PKIID[:]) })
@@ -192,7 +228,7 @@ func (v *view) expel(id msp.PKIID) (effect, bool) {
 		return effect{}, false
 	}
 	was := m.member
-	m.heard, m.member = false, Member{}
+	m.heard, m.member, m.wide, m.own = false, Member{}, nil, nil
 	was.State = Dead
 	return effect{died: true, member: was}, true
 }
@@ -218,7 +254,7 @@ func (v *view) evict(now time.Time) bool {
 	var victim msp.PKIID
 	var least *mark
 	for id, m := range v.marks {
-		if m.heard && m.member.State == Alive || now.Sub(m.sentAt) <= v.expiry+2*skew {
+		if m.heard && m.member.State < Dead || now.Sub(m.sentAt) <= v.expiry+2*skew {
 			continue
 		}
 		if least == nil || count[m.member.MSPID] > count[least.member.MSPID] ||

@@ -12,19 +12,19 @@ import (
 	"grapevine/msp"
 )
 
-type number struct{ incarnation, sequence uint64 }
+type pair struct{ incarnation, sequence uint64 }
 
-func (n number) above(m number) bool {
+func (n pair) above(m pair) bool {
 	return n.incarnation > m.incarnation || n.incarnation == m.incarnation && n.sequence > m.sequence
 }
 
 // TestMaxRegister holds the view against S7 written down directly: per identity
-// the highest number ever accepted, through deaths, expulsions and restarts.
+// the highest pair ever accepted, through deaths, expulsions and restarts.
 func TestMaxRegister(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		now := bubbleEpoch.Add(time.Hour)
 		v := newView(3 * time.Second)
-		model := make(map[msp.PKIID]number)
+		model := make(map[msp.PKIID]pair)
 		var sent []message
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 8000).Draw(t, "ms")) * time.Millisecond)
@@ -51,7 +51,7 @@ func TestMaxRegister(t *testing.T) {
 					m.digest = [32]byte(fmt.Appendf(make([]byte, 0, 32), "%032d", len(sent)))
 					sent = append(sent, m)
 				}
-				id, n := m.member.PKIID, number{m.member.Incarnation, m.member.Sequence}
+				id, n := m.member.PKIID, pair{m.member.Incarnation, m.member.Sequence}
 				_, known := model[id]
 				want := (!known || n.above(model[id])) && n.sequence > 0 &&
 					n.incarnation <= uint64(now.UnixMilli())+30_000 &&
@@ -65,7 +65,7 @@ func TestMaxRegister(t *testing.T) {
 				}
 			}
 			for id, n := range model {
-				require.Equal(t, n, number{v.marks[id].incarnation, v.marks[id].sequence}, "the mark moved")
+				require.Equal(t, n, pair{v.marks[id].incarnation, v.marks[id].sequence}, "the mark moved")
 			}
 		}
 	})
@@ -90,6 +90,10 @@ func TestMarksAreBounded(t *testing.T) {
 	}
 	require.ErrorIs(t, add(maxMarks, "New"), Full, "nobody may be forgotten yet")
 	now = now.Add(2 * time.Minute)
+	require.ErrorIs(t, add(maxMarks, "New"), Full, "the living may not be forgotten")
+	for id := range v.marks {
+		v.turn(id, Dead, now)
+	}
 	v.tick(now)
 	require.NoError(t, add(maxMarks+1, "New"))
 	require.Len(t, v.marks, maxMarks)

@@ -56,6 +56,7 @@ type Channel struct {
 
 	mu       sync.Mutex
 	admitted map[peer.ID]admission // what the configuration in force says of whom; owned by mu
+	book     map[peer.ID]contact   // of members not heard of since the start; owned by mu
 	halted   error                 // why the channel stopped; owned by mu
 }
 
@@ -70,6 +71,7 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 	c := &Channel{
 		node: n, name: led.Name(), ledger: led, log: n.log.With("channel", led.Name()),
 		turned: newTurn(), done: make(chan struct{}), fork: make(chan error, 1), admitted: map[peer.ID]admission{},
+		book: map[peer.ID]contact{},
 	}
 	if err := c.configure(); err != nil {
 		return nil, err
@@ -82,7 +84,7 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 	}
 	c.tag = wire.ChannelTag(n.cfg.NetworkID, c.genesis[:])
 	c.view = n.door.Open(c.tag, c.isMember)
-	if err := c.rooms(); err != nil {
+	if err := errors.Join(c.rooms(), c.readBook()); err != nil {
 		return nil, errors.Join(err, c.view.Close())
 	}
 	n.guard.setJudge(c.name, c.judge)
@@ -156,28 +158,34 @@ func (c *Channel) rooms() error {
 		return fmt.Errorf("reading the last incarnation: %w", err)
 	}
 	c.members, err = membership.New(membership.Config{
-		Self: n.cfg.Signer, Chain: n.cfg.Chain, Tag: c.tag, PeerID: n.host.ID(), Endpoint: n.cfg.ExternalEndpoint,
-		Incarnation: incarnation, Interval: n.cfg.Alive,
-		Tip:     func() (uint64, [32]byte) { t := c.ledger.Tip(); return t.Height, t.Hash },
+		Self: n.cfg.Signer, Chain: n.cfg.Chain, Tag: c.tag, PeerID: n.host.ID(),
+		Endpoint: n.cfg.ExternalEndpoint, Internal: n.cfg.Endpoint, Role: "peer", Version: n.cfg.Version,
+		Incarnation: incarnation, Period: n.cfg.Alive, Expiry: n.cfg.AliveExpiry,
+		Tip: func() (uint64, [32]byte) { t := c.ledger.Tip(); return t.Height, t.Hash },
+		Open: func(ctx context.Context, p peer.ID) (network.Stream, error) {
+			return c.view.Stream(network.WithNoDial(ctx, "members are met by the node"), p, wire.KindMembers)
+		},
 		Publish: func(ctx context.Context, a *wire.SignedAlive) error { return c.mesh.PublishAlive(ctx, a) },
 		Admit: func(id *msp.Identity, intermediates [][]byte, now time.Time) error {
 			return c.conf.Load().Member(id, intermediates, now)
 		},
-		Bound: func(p peer.ID) (msp.PKIID, bool) {
-			id, _, ok := n.guard.identity(p)
-			if !ok {
-				return msp.PKIID{}, false
-			}
-			return id.PKIID(), true
-		},
+		Bound:    n.guard.identity,
 		OnHeight: c.sync.Height,
-		Changed:  n.meet.heard,
-		Load:     func() ([]byte, error) { return n.remembered(c.name) },
-		Store:    func(v []byte) error { return n.db.PutMeta(marksKey(c.name), v) },
+		Changed:  c.changed,
+		Refused: func(p peer.ID, r *wire.Reason) {
+			refused(r)
+			c.log.Debug("refused a member's word", "peer", p, "reason", r.Code())
+		},
+		Load:  func() ([]byte, error) { return n.remembered(c.name) },
+		Store: func(v []byte) error { return n.db.PutMeta(marksKey(c.name), v) },
+		Bumped: func(i uint64) error {
+			return n.db.PutMeta(incarnationKey(c.name), binary.BigEndian.AppendUint64(nil, i))
+		},
 	})
 	if err != nil {
 		return err
 	}
+	c.view.Handle(wire.KindMembers, func(s network.Stream) { c.members.Serve(s, s.Conn().RemotePeer()) })
 	c.mesh, err = channel.NewMesh(c.view, channel.MeshConfig{
 		Channel: c.name, Tag: c.tag, Members: c.expected(), Rules: rules, Height: c.ledger.Height, Window: window,
 		Identify: n.Identify,
@@ -205,6 +213,7 @@ func (c *Channel) run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.mesh.Run(gctx) })
 	g.Go(func() error { return c.members.Run(gctx) })
+	g.Go(func() error { return c.keepBook(gctx) })
 	g.Go(func() error { return c.sync.Run(gctx) })
 	g.Go(func() error { return c.elect.Run(gctx, c.lead) })
 	g.Go(func() error {
@@ -369,9 +378,11 @@ func (c *Channel) consider(p peer.ID) {
 	if c.isMember(p) {
 		c.node.host.ConnManager().Protect(p, "member:"+c.name)
 		c.view.Arrive(p)
+		c.members.Arrived(p)
 		return
 	}
 	c.node.host.ConnManager().Unprotect(p, "member:"+c.name)
+	c.members.Gone(p)
 	c.view.Expel(p)
 	c.sync.PeerGone(p)
 }
@@ -380,10 +391,24 @@ func (c *Channel) gone(p peer.ID) {
 	c.mu.Lock()
 	delete(c.admitted, p)
 	c.mu.Unlock()
+	c.members.Gone(p)
 	c.sync.PeerGone(p)
 }
 
+// changed is told what happens to members.
+func (c *Channel) changed(e membership.Event) {
+	c.node.metrics.member(c.name, e)
+	c.node.meet.heard(e)
+	level := slog.LevelInfo
+	if e.Kind == membership.Suspected || e.Kind == membership.Recovered {
+		level = slog.LevelDebug
+	}
+	c.log.Log(context.Background(), level, "member "+e.Kind.String(), "name", e.Member.Name, "msp", e.Member.MSPID, "peer", e.Member.Peer)
+}
+
 func marksKey(ch string) string { return "alive/" + ch }
+
+func incarnationKey(ch string) string { return "incarnation/" + ch }
 
 // remembered is what membership keeps of a channel across restarts: the newest
 // message accepted of each identity.
@@ -398,7 +423,7 @@ func (n *Node) remembered(ch string) ([]byte, error) {
 // incarnation is this start's number on a channel: above every earlier one's,
 // although the clock may have gone back.
 func (n *Node) incarnation(ch string) (uint64, error) {
-	key := "incarnation/" + ch
+	key := incarnationKey(ch)
 	next := uint64(n.guard.now().UnixMilli())
 	v, err := n.db.Meta(key)
 	switch {

@@ -45,6 +45,9 @@ type Config struct {
 	// Listen are multiaddrs, such as /ip4/0.0.0.0/tcp/7051. A node that listens
 	// on QUIC alone dials QUIC alone.
 	Listen []string
+	// Endpoint, host:port, is where peers of the own organisation reach this one;
+	// nobody else is told. Empty: they use ExternalEndpoint.
+	Endpoint string
 	// ExternalEndpoint, host:port, is what other organisations learn. Without
 	// one this peer is not announced to them.
 	ExternalEndpoint string
@@ -58,8 +61,13 @@ type Config struct {
 	Leader election.Mode
 	// Orderers tunes the client to the ordering service.
 	Orderers OrdererClient
-	// Alive is the slow beat of signed alive messages.
+	// Alive is the period in which each peer looks whether a few others live.
 	Alive time.Duration
+	// AliveExpiry is how old a signed alive message may be, beyond 30 s for
+	// clocks that differ; 0: 5 s.
+	AliveExpiry time.Duration
+	// Version is told to members.
+	Version string
 	// BindingLife is how long a binding of the host key to the MSP identity
 	// lasts: how long a stolen host key works. It is renewed at half time.
 	BindingLife time.Duration
@@ -159,9 +167,9 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("Listen %q is no multiaddr: %w", a, err))
 		}
 	}
-	if e := c.ExternalEndpoint; e != "" {
-		if h, p, err := net.SplitHostPort(e); err != nil || h == "" || p == "" || p == "0" {
-			errs = append(errs, fmt.Errorf("ExternalEndpoint %q is not host:port", e))
+	for name, e := range map[string]string{"Endpoint": c.Endpoint, "ExternalEndpoint": c.ExternalEndpoint} {
+		if h, p, err := net.SplitHostPort(e); e != "" && (err != nil || h == "" || p == "" || p == "0") {
+			errs = append(errs, fmt.Errorf("%s %q is not host:port", name, e))
 		}
 	}
 	for _, b := range c.Bootstrap {

@@ -13,17 +13,26 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 
 	"grapevine/membership"
+	"grapevine/msp"
+	"grapevine/wire"
 )
 
 const (
 	minPause = 100 * time.Millisecond // between two tries for one endpoint
 	maxPause = 3 * time.Second
 	dialTime = 10 * time.Second
+	// lostTime is for members that are dead or were known before this start, who
+	// are dialled again soon: many that are cut off must not keep the slots from
+	// one that is back.
+	lostTime = 3 * time.Second
 	// fullMesh is up to how many connections members met by their alive
 	// messages are dialled: a channel of that size is fully connected, so that
 	// a body is one hop from whoever needs it.
 	fullMesh = 64
-	dials    = 16 // at once
+	dials    = 16 // at once, of places and of lost members
+	// greetings are dials of living members at once: each costs both sides two
+	// handshakes' worth of computing, and a whole network may start at once.
+	greetings = 4
 	// shunTime is for how long a peer isn't dialled that closed a connection
 	// because another host shows this node's identity: else two processes with
 	// one certificate would take turns for ever.
@@ -33,15 +42,23 @@ const (
 // meeting keeps the node connected: to bootstrap and anchor peers for ever, and
 // to members it hears of.
 type meeting struct {
-	node  *Node
-	slots chan struct{} // one per dial under way
+	node   *Node
+	slots  chan struct{} // one per dial under way, of places and lost members
+	greets chan struct{} // one per dial of a living member
 
 	mu       sync.Mutex
 	due      chan struct{}          // closed and replaced when a connection was lost, owned by mu
 	dialling map[peer.ID]bool       // owned by mu
 	shunned  map[peer.ID]time.Time  // until when, owned by mu; swept by look
 	places   map[string]*place      // by endpoint, owned by mu
-	heardOf  chan membership.Member // from alive messages; drops when full, for they repeat
+	heardOf  chan membership.Member // joined, or back; drops when full, for look finds them
+	tries    map[peer.ID]try        // of members that aren't connected, owned by run
+}
+
+// A try says when a member is dialled again.
+type try struct {
+	next  time.Time
+	pause time.Duration
 }
 
 // A place is an endpoint that is dialled for ever.
@@ -53,8 +70,9 @@ type place struct {
 
 func newMeeting(n *Node) *meeting {
 	return &meeting{
-		node: n, slots: make(chan struct{}, dials), due: make(chan struct{}),
+		node: n, slots: make(chan struct{}, dials), greets: make(chan struct{}, greetings), due: make(chan struct{}),
 		dialling: map[peer.ID]bool{}, shunned: map[peer.ID]time.Time{}, places: map[string]*place{}, heardOf: make(chan membership.Member, 256),
+		tries: map[peer.ID]try{},
 	}
 }
 
@@ -115,6 +133,7 @@ func (m *meeting) refresh(ctx context.Context, g *sync.WaitGroup) {
 func (m *meeting) keep(ctx context.Context, p *place) {
 	pause := minPause
 	var known peer.ID
+	warned := false
 	for ctx.Err() == nil {
 		m.mu.Lock()
 		due := m.due
@@ -136,7 +155,12 @@ func (m *meeting) keep(ctx context.Context, p *place) {
 		case err == nil, errors.Is(err, errShunned):
 			known = id
 		case errors.Is(err, errSelf):
+			m.node.metrics.refused("", errSelf)
+			m.node.log.Warn("a bootstrap or anchor peer is this node itself; it is of no use here", "endpoint", p.endpoint, "code", errSelf.Code())
 			return
+		case errors.Is(err, wrongOrg) && !warned:
+			warned = true
+			m.node.log.Warn("a bootstrap or anchor peer is of another organisation; trying again for ever", "endpoint", p.endpoint, "err", err, "code", wrongOrg.Code())
 		default:
 			m.node.log.Debug("dialling", "endpoint", p.endpoint, "err", err, "again", pause)
 		}
@@ -146,7 +170,8 @@ func (m *meeting) keep(ctx context.Context, p *place) {
 }
 
 var (
-	errSelf    = errors.New("it is this node itself")
+	errSelf    = wire.NewReason("config.bootstrap_self", wire.Refuse)
+	wrongOrg   = wire.NewReason("config.bootstrap_wrong_org", wire.Refuse)
 	errShunned = errors.New("it keeps another host with this node's identity")
 )
 
@@ -161,17 +186,31 @@ func (m *meeting) visit(ctx context.Context, p *place) (peer.ID, error) {
 	if info.ID == m.node.host.ID() {
 		return "", errSelf
 	}
-	if id, _, ok := m.node.guard.identity(info.ID); ok && id.MSPID() != p.mspID {
-		return "", fmt.Errorf("%s is %s of %s, not of %s", p.endpoint, id.Name(), id.MSPID(), p.mspID)
+	if err := m.vouch(info.ID, p); err != nil {
+		return "", err
 	}
 	if m.shunnedFor(info.ID) > 0 {
 		return info.ID, errShunned
 	}
-	return info.ID, m.connect(ctx, info)
+	if err := m.connect(ctx, info, dialTime); err != nil {
+		return info.ID, err
+	}
+	return info.ID, m.vouch(info.ID, p) // an endpoint that names its peer wasn't probed
 }
 
-func (m *meeting) connect(ctx context.Context, info peer.AddrInfo) error {
-	ctx, cancel := context.WithTimeout(ctx, dialTime)
+// vouch says whether the host at a place is of the organisation that it should
+// be. A name or an address proves nothing; the certificate does.
+func (m *meeting) vouch(h peer.ID, p *place) error {
+	id, _, ok := m.node.guard.identity(h)
+	if !ok || id.MSPID() == p.mspID {
+		return nil
+	}
+	m.node.metrics.refused("", wrongOrg)
+	return fmt.Errorf("%s is %s of %s, not of %s: %w", p.endpoint, id.Name(), id.MSPID(), p.mspID, wrongOrg)
+}
+
+func (m *meeting) connect(ctx context.Context, info peer.AddrInfo, within time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	if s, ok := m.node.host.Network().(*swarm.Swarm); ok {
 		s.Backoff().Clear(info.ID) // our own pauses rule
@@ -179,33 +218,63 @@ func (m *meeting) connect(ctx context.Context, info peer.AddrInfo) error {
 	return m.node.host.Connect(ctx, info)
 }
 
-// heard takes a member's endpoint from its alive message.
-func (m *meeting) heard(v membership.Member) {
-	if v.Endpoint == "" || v.Peer == m.node.host.ID() {
+// heard takes a member's endpoints from what happened to it.
+func (m *meeting) heard(e membership.Event) {
+	if e.Kind != membership.Joined && e.Kind != membership.Recovered {
 		return
 	}
 	select {
-	case m.heardOf <- v:
+	case m.heardOf <- e.Member:
 	default:
 	}
 }
 
-// look greets the living members that nobody has connected to yet.
+// look greets the members that aren't connected: those that live, and those
+// that don't, or were known before this start, for ever, with pauses.
 func (m *meeting) look(ctx context.Context, g *sync.WaitGroup) {
+	now := time.Now()
 	m.mu.Lock()
 	for p, until := range m.shunned {
-		if !time.Now().Before(until) {
+		if !now.Before(until) {
 			delete(m.shunned, p)
 		}
 	}
 	m.mu.Unlock()
+	all := map[peer.ID]membership.Member{}
 	for _, c := range m.node.Channels() {
-		for _, v := range c.members.List() {
-			if v.State == membership.Alive && v.Endpoint != "" && !v.Self {
-				m.greet(ctx, g, v)
-			}
+		m.node.metrics.living(c.name, c.members.List())
+		for _, v := range c.contacts() {
+			all[v.Peer] = v
 		}
 	}
+	for p := range m.tries {
+		if _, ok := all[p]; !ok || m.node.host.Network().Connectedness(p) == network.Connected {
+			delete(m.tries, p)
+		}
+	}
+	most := maxPause * time.Duration(1+len(m.tries)/dials)
+	for p, v := range all {
+		if m.node.host.Network().Connectedness(p) == network.Connected {
+			continue
+		}
+		t, ok := m.tries[p]
+		if ok && now.Before(t.next) {
+			continue
+		}
+		t.pause = min(max(2*t.pause, minPause), most)
+		t.next = now.Add(t.pause/2 + rand.N(t.pause))
+		m.tries[p] = t
+		m.greet(ctx, g, v)
+	}
+}
+
+// endpoint is where this node dials a member: inside the organisation its
+// internal endpoint, if it has told one.
+func (n *Node) endpoint(v membership.Member) string {
+	if v.Internal != "" && v.MSPID == n.Identity().MSPID() {
+		return v.Internal
+	}
+	return v.Endpoint
 }
 
 // greet dials a member that was heard of. Of two that hear of each other the
@@ -213,10 +282,12 @@ func (m *meeting) look(ctx context.Context, g *sync.WaitGroup) {
 // still needed, so that there is one connection rather than two.
 func (m *meeting) greet(ctx context.Context, g *sync.WaitGroup, v membership.Member) {
 	h := m.node.host
-	if m.shunnedFor(v.Peer) > 0 || h.Network().Connectedness(v.Peer) == network.Connected || len(h.Network().Peers()) >= fullMesh {
+	endpoint := m.node.endpoint(v)
+	if endpoint == "" || v.Peer == h.ID() ||
+		m.shunnedFor(v.Peer) > 0 || h.Network().Connectedness(v.Peer) == network.Connected || len(h.Network().Peers()) >= fullMesh {
 		return
 	}
-	addrs, err := multiaddrs(v.Endpoint)
+	addrs, err := multiaddrs(endpoint)
 	if err != nil {
 		return
 	}
@@ -239,10 +310,21 @@ func (m *meeting) greet(ctx context.Context, g *sync.WaitGroup, v membership.Mem
 				return
 			}
 		}
-		m.slots <- struct{}{}
-		defer func() { <-m.slots }()
-		if err := m.connect(ctx, peer.AddrInfo{ID: v.Peer, Addrs: addrs}); err != nil {
-			m.node.log.Debug("dialling a member", "peer", v.Peer, "endpoint", v.Endpoint, "err", err)
+		slots, within := m.greets, dialTime
+		if v.State == membership.Dead || v.PKIID == (msp.PKIID{}) {
+			slots, within = m.slots, lostTime
+		}
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		defer func() { <-slots }()
+		if h.Network().Connectedness(v.Peer) == network.Connected {
+			return
+		}
+		if err := m.connect(ctx, peer.AddrInfo{ID: v.Peer, Addrs: addrs}, within); err != nil {
+			m.node.log.Debug("dialling a member", "peer", v.Peer, "endpoint", endpoint, "err", err)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"grapevine/membership"
 	"grapevine/wire"
 )
 
@@ -21,6 +22,9 @@ type metrics struct {
 	chain      *prometheus.GaugeVec   // channel
 	leader     *prometheus.GaugeVec   // channel
 	reconnects *prometheus.CounterVec // channel
+	known      *prometheus.GaugeVec   // channel
+	members    *prometheus.GaugeVec   // channel, state
+	happened   *prometheus.CounterVec // channel, event
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -32,8 +36,11 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		chain:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "ledger_blockchain_height", Help: "Height of the chain in blocks."}, []string{"channel"}),
 		leader:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gossip_leader_election_leader", Help: "Peer is leader (1) or follower (0)."}, []string{"channel"}),
 		reconnects: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_orderer_reconnects_total", Help: "Connections made to the ordering service."}, []string{"channel"}),
+		known:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gossip_membership_total_peers_known", Help: "Total known peers."}, []string{"channel"}),
+		members:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grapevine_members", Help: "Members heard of, by what this peer believes of them; itself not included."}, []string{"channel", "state"}),
+		happened:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_member_events_total", Help: "What happened to members; suspected and recovered are false suspicions."}, []string{"channel", "event"}),
 	}
-	m.all = []prometheus.Collector{m.rejected, m.handshakes, m.height, m.chain, m.leader, m.reconnects}
+	m.all = []prometheus.Collector{m.rejected, m.handshakes, m.height, m.chain, m.leader, m.reconnects, m.known, m.members, m.happened}
 	if reg == nil {
 		return m, nil
 	}
@@ -78,9 +85,28 @@ func (m *metrics) leading(channel string, yes bool) {
 
 func (m *metrics) reconnected(channel string) { m.reconnects.WithLabelValues(channel).Inc() }
 
+// member counts what happened to a member.
+func (m *metrics) member(channel string, e membership.Event) {
+	m.happened.WithLabelValues(channel, e.Kind.String()).Inc()
+}
+
+// living sets how many members are in which state.
+func (m *metrics) living(channel string, all []membership.Member) {
+	count := map[membership.State]float64{}
+	for _, v := range all {
+		if !v.Self {
+			count[v.State]++
+		}
+	}
+	for s := membership.Alive; s <= membership.Left; s++ {
+		m.members.WithLabelValues(channel, s.String()).Set(count[s])
+	}
+	m.known.WithLabelValues(channel).Set(count[membership.Alive] + count[membership.Suspect])
+}
+
 func (m *metrics) forget(channel string) {
 	l := prometheus.Labels{"channel": channel}
-	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.height, m.chain, m.leader, m.reconnects} {
+	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.height, m.chain, m.leader, m.reconnects, m.known, m.members, m.happened} {
 		v.DeletePartialMatch(l)
 	}
 }

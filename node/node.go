@@ -288,7 +288,8 @@ func (n *Node) reopen(name string) error {
 	return err
 }
 
-// Leave ends a channel's loops and streams. With purge its blocks are deleted;
+// Leave tells the channel's members that this one goes, and ends the channel's
+// loops and streams. With purge its blocks are deleted;
 // without, the node finds them when it joins again.
 func (n *Node) Leave(ctx context.Context, name string, purge bool) error {
 	n.mu.Lock()
@@ -300,6 +301,9 @@ func (n *Node) Leave(ctx context.Context, name string, purge bool) error {
 		return fmt.Errorf("channel %s: %w", name, ErrNoChannel)
 	}
 	if c.stop != nil {
+		if err := c.members.Leave(ctx); err != nil {
+			n.log.Warn("the others were not told that this peer leaves; they will find out", "channel", name, "err", err)
+		}
 		c.stop()
 		select {
 		case <-c.done:

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+	"iter"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -60,8 +62,17 @@ type Traffic struct {
 func (c *Channel) Traffic() Traffic { return Traffic{c.mesh.Stats(), c.sync.Pulled()} }
 
 // Members lists the members that this node heard of on the channel, itself
-// not included.
+// first.
 func (c *Channel) Members() []membership.Member { return c.members.List() }
+
+// MemberEvents yields what happens to members from now on, until ctx ends. A
+// listener that falls too far behind gets one event of kind Lost.
+func (c *Channel) MemberEvents(ctx context.Context) iter.Seq[membership.Event] {
+	return c.members.Events(ctx)
+}
+
+// MemberStats counts what finding out who lives has cost.
+func (c *Channel) MemberStats() membership.Stats { return c.members.Stats() }
 
 // Connected lists the connected and admitted members.
 func (c *Channel) Connected() []peer.ID { return c.view.Members() }

@@ -22,8 +22,9 @@ const (
 
 // Kinds of stream behind the door; see [ProtocolID].
 const (
-	KindMesh   = "mesh"   // GossipSub of the channel
-	KindBlocks = "blocks" // ranges of blocks
+	KindMesh    = "mesh"    // GossipSub of the channel
+	KindBlocks  = "blocks"  // ranges of blocks
+	KindMembers = "members" // who is there, and alive
 )
 
 // Topics of a channel's GossipSub. They need no channel in their names, for a
@@ -46,6 +47,8 @@ const (
 	MaxControl = 32 << 10
 	// MaxRequest bounds the one request that opens a stream.
 	MaxRequest = 4 << 10
+	// MaxWord bounds what a member says at once on a stream of kind "members".
+	MaxWord = 256 << 10
 	// MaxBlock bounds a marshalled block, in the network and in the ledger.
 	// A channel's absolute_max_bytes bounds it further.
 	MaxBlock = 100<<20 + 1<<20

@@ -78,7 +78,7 @@ func (x BlocksStatus_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use BlocksStatus_Code.Descriptor instead.
 func (BlocksStatus_Code) EnumDescriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{4, 0}
+	return file_wire_wire_proto_rawDescGZIP(), []int{5, 0}
 }
 
 // Announcement, on a channel's topic "blocks", tells of one block.
@@ -164,7 +164,11 @@ func (x *Announcement) GetSignature() []byte {
 	return nil
 }
 
-// Alive is a member's heartbeat in one channel.
+// Alive is what a member says of itself in one channel, signed. It goes out on
+// change and at a slow beat. There is one for each audience: all members, and
+// the own organisation alone, which also learns the internal endpoint; who has
+// no external endpoint makes only the latter. The two of one round have
+// sequences that follow each other, the wider one's odd.
 type Alive struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tag           []byte                 `protobuf:"bytes,1,opt,name=tag,proto3" json:"tag,omitempty"`                  // the channel's tag, 32 bytes
@@ -177,6 +181,12 @@ type Alive struct {
 	Height        uint64                 `protobuf:"varint,8,opt,name=height,proto3" json:"height,omitempty"`                 // blocks held, durably
 	TipHash       []byte                 `protobuf:"bytes,9,opt,name=tip_hash,json=tipHash,proto3" json:"tip_hash,omitempty"` // header hash of block height-1, 32 bytes
 	Endpoint      string                 `protobuf:"bytes,10,opt,name=endpoint,proto3" json:"endpoint,omitempty"`             // external endpoint, host:port; empty: invisible to other organisations
+	Own           bool                   `protobuf:"varint,11,opt,name=own,proto3" json:"own,omitempty"`                      // for the own organisation alone
+	Internal      string                 `protobuf:"bytes,12,opt,name=internal,proto3" json:"internal,omitempty"`             // internal endpoint, host:port; only with own
+	Certificate   []byte                 `protobuf:"bytes,13,opt,name=certificate,proto3" json:"certificate,omitempty"`       // SHA-256 of the certificate, 32 bytes
+	Left          bool                   `protobuf:"varint,14,opt,name=left,proto3" json:"left,omitempty"`                    // the member goes: its last word in this incarnation
+	Role          string                 `protobuf:"bytes,15,opt,name=role,proto3" json:"role,omitempty"`                     // such as "peer"
+	Version       string                 `protobuf:"bytes,16,opt,name=version,proto3" json:"version,omitempty"`               // of the program
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -281,11 +291,53 @@ func (x *Alive) GetEndpoint() string {
 	return ""
 }
 
-// SignedAlive, on a channel's topic "alive".
+func (x *Alive) GetOwn() bool {
+	if x != nil {
+		return x.Own
+	}
+	return false
+}
+
+func (x *Alive) GetInternal() string {
+	if x != nil {
+		return x.Internal
+	}
+	return ""
+}
+
+func (x *Alive) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *Alive) GetLeft() bool {
+	if x != nil {
+		return x.Left
+	}
+	return false
+}
+
+func (x *Alive) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Alive) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+// SignedAlive, on a channel's topic "alive", and inside a Word.
 type SignedAlive struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Alive         []byte                 `protobuf:"bytes,1,opt,name=alive,proto3" json:"alive,omitempty"`             // Alive, marshalled
-	Certificate   []byte                 `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"` // the member's MSP certificate, DER
+	Certificate   []byte                 `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"` // the member's MSP certificate, DER; empty: the receiver has it, or asks
 	Signature     []byte                 `protobuf:"bytes,3,opt,name=signature,proto3" json:"signature,omitempty"`     // over HashParts(DomainAlive, alive)
 	Chain         [][]byte               `protobuf:"bytes,4,rep,name=chain,proto3" json:"chain,omitempty"`             // intermediate certificates, DER
 	unknownFields protoimpl.UnknownFields
@@ -350,6 +402,157 @@ func (x *SignedAlive) GetChain() [][]byte {
 	return nil
 }
 
+// Word is what members say on a stream of kind "members". Nothing in it is
+// signed but the alive messages: the rest counts as said by the member that the
+// connection is bound to. Every field may be absent.
+type Word struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ping          uint64                 `protobuf:"varint,1,opt,name=ping,proto3" json:"ping,omitempty"`                     // a nonce, to be answered
+	Target        []byte                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`                  // with ping: PKI-ID of the member to be pinged for the sender
+	Ack           uint64                 `protobuf:"varint,3,opt,name=ack,proto3" json:"ack,omitempty"`                       // the nonce of a ping that was answered
+	Nack          uint64                 `protobuf:"varint,4,opt,name=nack,proto3" json:"nack,omitempty"`                     // the nonce of a ping for another, which is being seen to
+	Accused       [][]byte               `protobuf:"bytes,5,rep,name=accused,proto3" json:"accused,omitempty"`                // PKI-ID, incarnation, round: 48 bytes; it doesn't answer the sender
+	Incarnation   uint64                 `protobuf:"varint,6,opt,name=incarnation,proto3" json:"incarnation,omitempty"`       // the sender's newest
+	Sequence      uint64                 `protobuf:"varint,7,opt,name=sequence,proto3" json:"sequence,omitempty"`             // the sender's newest that the receiver may see
+	Height        uint64                 `protobuf:"varint,8,opt,name=height,proto3" json:"height,omitempty"`                 // blocks held, durably
+	TipHash       []byte                 `protobuf:"bytes,9,opt,name=tip_hash,json=tipHash,proto3" json:"tip_hash,omitempty"` // header hash of block height-1, with a height that is news
+	Digest        uint64                 `protobuf:"varint,10,opt,name=digest,proto3" json:"digest,omitempty"`                // of the living members that sender and receiver both may know
+	Alive         [][]byte               `protobuf:"bytes,11,rep,name=alive,proto3" json:"alive,omitempty"`                   // SignedAlive, marshalled
+	Have          []byte                 `protobuf:"bytes,12,opt,name=have,proto3" json:"have,omitempty"`                     // PKI-ID, incarnation, sequence, 48 bytes each, ascending: all the sender knows
+	Ask           bool                   `protobuf:"varint,13,opt,name=ask,proto3" json:"ask,omitempty"`                      // send what have lacks
+	Want          [][]byte               `protobuf:"bytes,14,rep,name=want,proto3" json:"want,omitempty"`                     // PKI-IDs whose certificate the sender lacks
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Word) Reset() {
+	*x = Word{}
+	mi := &file_wire_wire_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Word) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Word) ProtoMessage() {}
+
+func (x *Word) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Word.ProtoReflect.Descriptor instead.
+func (*Word) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Word) GetPing() uint64 {
+	if x != nil {
+		return x.Ping
+	}
+	return 0
+}
+
+func (x *Word) GetTarget() []byte {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *Word) GetAck() uint64 {
+	if x != nil {
+		return x.Ack
+	}
+	return 0
+}
+
+func (x *Word) GetNack() uint64 {
+	if x != nil {
+		return x.Nack
+	}
+	return 0
+}
+
+func (x *Word) GetAccused() [][]byte {
+	if x != nil {
+		return x.Accused
+	}
+	return nil
+}
+
+func (x *Word) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Word) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Word) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *Word) GetTipHash() []byte {
+	if x != nil {
+		return x.TipHash
+	}
+	return nil
+}
+
+func (x *Word) GetDigest() uint64 {
+	if x != nil {
+		return x.Digest
+	}
+	return 0
+}
+
+func (x *Word) GetAlive() [][]byte {
+	if x != nil {
+		return x.Alive
+	}
+	return nil
+}
+
+func (x *Word) GetHave() []byte {
+	if x != nil {
+		return x.Have
+	}
+	return nil
+}
+
+func (x *Word) GetAsk() bool {
+	if x != nil {
+		return x.Ask
+	}
+	return false
+}
+
+func (x *Word) GetWant() [][]byte {
+	if x != nil {
+		return x.Want
+	}
+	return nil
+}
+
 // BlocksRequest opens a stream of kind "blocks".
 type BlocksRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -363,7 +566,7 @@ type BlocksRequest struct {
 
 func (x *BlocksRequest) Reset() {
 	*x = BlocksRequest{}
-	mi := &file_wire_wire_proto_msgTypes[3]
+	mi := &file_wire_wire_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -375,7 +578,7 @@ func (x *BlocksRequest) String() string {
 func (*BlocksRequest) ProtoMessage() {}
 
 func (x *BlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[3]
+	mi := &file_wire_wire_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -388,7 +591,7 @@ func (x *BlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlocksRequest.ProtoReflect.Descriptor instead.
 func (*BlocksRequest) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{3}
+	return file_wire_wire_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *BlocksRequest) GetFirst() uint64 {
@@ -433,7 +636,7 @@ type BlocksStatus struct {
 
 func (x *BlocksStatus) Reset() {
 	*x = BlocksStatus{}
-	mi := &file_wire_wire_proto_msgTypes[4]
+	mi := &file_wire_wire_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -445,7 +648,7 @@ func (x *BlocksStatus) String() string {
 func (*BlocksStatus) ProtoMessage() {}
 
 func (x *BlocksStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[4]
+	mi := &file_wire_wire_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -458,7 +661,7 @@ func (x *BlocksStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlocksStatus.ProtoReflect.Descriptor instead.
 func (*BlocksStatus) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_wire_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *BlocksStatus) GetCode() BlocksStatus_Code {
@@ -499,7 +702,7 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\x05block\x18\x02 \x01(\fR\x05block\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1c\n" +
 	"\tannouncer\x18\x04 \x01(\fR\tannouncer\x12\x1c\n" +
-	"\tsignature\x18\x05 \x01(\fR\tsignature\"\x86\x02\n" +
+	"\tsignature\x18\x05 \x01(\fR\tsignature\"\x98\x03\n" +
 	"\x05Alive\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\fR\x03tag\x12\x15\n" +
 	"\x06pki_id\x18\x02 \x01(\fR\x05pkiId\x12\x15\n" +
@@ -511,12 +714,34 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\x06height\x18\b \x01(\x04R\x06height\x12\x19\n" +
 	"\btip_hash\x18\t \x01(\fR\atipHash\x12\x1a\n" +
 	"\bendpoint\x18\n" +
-	" \x01(\tR\bendpoint\"y\n" +
+	" \x01(\tR\bendpoint\x12\x10\n" +
+	"\x03own\x18\v \x01(\bR\x03own\x12\x1a\n" +
+	"\binternal\x18\f \x01(\tR\binternal\x12 \n" +
+	"\vcertificate\x18\r \x01(\fR\vcertificate\x12\x12\n" +
+	"\x04left\x18\x0e \x01(\bR\x04left\x12\x12\n" +
+	"\x04role\x18\x0f \x01(\tR\x04role\x12\x18\n" +
+	"\aversion\x18\x10 \x01(\tR\aversion\"y\n" +
 	"\vSignedAlive\x12\x14\n" +
 	"\x05alive\x18\x01 \x01(\fR\x05alive\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x1c\n" +
 	"\tsignature\x18\x03 \x01(\fR\tsignature\x12\x14\n" +
-	"\x05chain\x18\x04 \x03(\fR\x05chain\"j\n" +
+	"\x05chain\x18\x04 \x03(\fR\x05chain\"\xcb\x02\n" +
+	"\x04Word\x12\x12\n" +
+	"\x04ping\x18\x01 \x01(\x04R\x04ping\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\fR\x06target\x12\x10\n" +
+	"\x03ack\x18\x03 \x01(\x04R\x03ack\x12\x12\n" +
+	"\x04nack\x18\x04 \x01(\x04R\x04nack\x12\x18\n" +
+	"\aaccused\x18\x05 \x03(\fR\aaccused\x12 \n" +
+	"\vincarnation\x18\x06 \x01(\x04R\vincarnation\x12\x1a\n" +
+	"\bsequence\x18\a \x01(\x04R\bsequence\x12\x16\n" +
+	"\x06height\x18\b \x01(\x04R\x06height\x12\x19\n" +
+	"\btip_hash\x18\t \x01(\fR\atipHash\x12\x16\n" +
+	"\x06digest\x18\n" +
+	" \x01(\x04R\x06digest\x12\x14\n" +
+	"\x05alive\x18\v \x03(\fR\x05alive\x12\x12\n" +
+	"\x04have\x18\f \x01(\fR\x04have\x12\x10\n" +
+	"\x03ask\x18\r \x01(\bR\x03ask\x12\x12\n" +
+	"\x04want\x18\x0e \x03(\fR\x04want\"j\n" +
 	"\rBlocksRequest\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x14\n" +
@@ -547,14 +772,15 @@ func file_wire_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_wire_wire_proto_goTypes = []any{
 	(BlocksStatus_Code)(0), // 0: grapevine.wire.v1.BlocksStatus.Code
 	(*Announcement)(nil),   // 1: grapevine.wire.v1.Announcement
 	(*Alive)(nil),          // 2: grapevine.wire.v1.Alive
 	(*SignedAlive)(nil),    // 3: grapevine.wire.v1.SignedAlive
-	(*BlocksRequest)(nil),  // 4: grapevine.wire.v1.BlocksRequest
-	(*BlocksStatus)(nil),   // 5: grapevine.wire.v1.BlocksStatus
+	(*Word)(nil),           // 4: grapevine.wire.v1.Word
+	(*BlocksRequest)(nil),  // 5: grapevine.wire.v1.BlocksRequest
+	(*BlocksStatus)(nil),   // 6: grapevine.wire.v1.BlocksStatus
 }
 var file_wire_wire_proto_depIdxs = []int32{
 	0, // 0: grapevine.wire.v1.BlocksStatus.code:type_name -> grapevine.wire.v1.BlocksStatus.Code
@@ -576,7 +802,7 @@ func file_wire_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_wire_proto_rawDesc), len(file_wire_wire_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

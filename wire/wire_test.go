@@ -32,6 +32,14 @@ func TestGolden(t *testing.T) {
 			&Alive{Tag: fill(1, 2), PkiId: fill(2, 2), MspId: "Org1MSP", PeerId: fill(3, 2), Incarnation: 1 << 40, Sequence: 7, SentAt: 9, Height: 31, TipHash: fill(4, 2), Endpoint: "h:1"},
 			"0a02010112020202" + "1a074f7267314d5350" + "22020303" + "28808080808020" + "3007" + "3809" + "401f" + "4a020404" + "5203683a31",
 		},
+		"alive for the own organisation": {
+			&Alive{Tag: fill(1, 2), PkiId: fill(2, 2), Sequence: 8, Own: true, Internal: "h:1", Certificate: fill(3, 2), Left: true, Role: "peer", Version: "1"},
+			"0a0201011202020230085801" + "6203683a31" + "6a020303" + "7001" + "7a0470656572" + "82010131",
+		},
+		"word": {
+			&Word{Ping: 1, Target: fill(1, 2), Ack: 2, Nack: 3, Accused: [][]byte{fill(2, 1)}, Incarnation: 4, Sequence: 5, Height: 6, TipHash: fill(3, 1), Digest: 7, Alive: [][]byte{fill(4, 1)}, Have: fill(5, 1), Ask: true, Want: [][]byte{fill(6, 1)}},
+			"0801" + "12020101" + "1802" + "2003" + "2a0102" + "3004" + "3805" + "4006" + "4a0103" + "5007" + "5a0104" + "620105" + "6801" + "720106",
+		},
 		"signed alive":   {&SignedAlive{Alive: fill(1, 1), Certificate: fill(2, 1), Signature: fill(3, 1), Chain: [][]byte{fill(4, 1), fill(5, 1)}}, "0a01011201021a0103220104220105"},
 		"blocks request": {&BlocksRequest{First: 5, Count: 64, Nonce: 1, WaitMs: 2000}, "08051040180120d00f"},
 		"blocks status":  {&BlocksStatus{Code: BlocksStatus_CODE_NOT_FOUND, Nonce: 1, Lowest: 2, Height: 3}, "0802100118022003"},
@@ -51,6 +59,7 @@ func TestNamesAreGolden(t *testing.T) {
 	tag := ChannelTag("net", fill(7, 32))
 	require.Equal(t, "05e44aa673cf0b28380b7d1110efd16eceec19226d5687dfe2357067bc05a2ac", hex.EncodeToString(tag[:]))
 	require.Equal(t, "/gv/"+hex.EncodeToString(tag[:])+"/mesh", ProtocolID(tag, KindMesh))
+	require.Equal(t, "members", KindMembers)
 	require.NotEqual(t, HashParts([]byte("ab"), []byte("c")), HashParts([]byte("a"), []byte("bc")))
 	for _, arc := range BindingOID {
 		require.LessOrEqual(t, arc, math.MaxInt32)

@@ -23,7 +23,7 @@ var entries = []Entry{
 	{WrongType, "wrong type or out of range", "", nil, ExitConfig, []string{"config.type", "config.environment"}},
 	{DuplicateKey, "a key is given twice in one file", "keys match without regard to case", []string{"remove one of the two"}, ExitConfig, []string{"config.duplicate_key"}},
 	{Contradiction, "two values contradict each other", "", nil, ExitConfig, []string{"config.contradiction"}},
-	{BadBootstrap, "a bootstrap entry is of no use", "it names this peer itself, or stands there twice", []string{"name other peers of the own organisation"}, ExitConfig, []string{"config.bootstrap"}},
+	{BadBootstrap, "a bootstrap entry is of no use", "it names this peer itself, or stands there twice", []string{"name other peers of the own organisation"}, ExitConfig, []string{"config.bootstrap", "config.bootstrap_self", "config.bootstrap_wrong_org"}},
 	{NoExternal, "this peer is invisible to other organisations", "peer.gossip.externalEndpoint is not set", []string{"set peer.gossip.externalEndpoint to an address that other organisations can dial"}, ExitConfig, []string{"config.no_external_endpoint"}},
 	{BadPort, "an address cannot be listened on", "the port is in use, needs privileges, or the address isn't this machine's", []string{"choose another address or port; 0 takes a free one"}, ExitConfig, []string{"config.port"}},
 	{BadDuration, "a duration needs a unit", "Fabric reads a bare 10 as 10 nanoseconds", []string{"write the unit: 10s, 500ms, 2m"}, ExitConfig, []string{"config.duration"}},

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"time"
 
@@ -132,6 +133,10 @@ func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
 	cfg.Dir, cfg.Name, cfg.NetworkID = c.Dir, c.ID, c.NetworkID
 	cfg.Signer, cfg.Chain, cfg.MSP = id.Signer, id.Chain, id.MSP
 	cfg.Listen, cfg.ExternalEndpoint, cfg.Bootstrap = c.Listen, c.External, c.Bootstrap
+	cfg.Version = b.Version
+	if _, port, err := net.SplitHostPort(c.Address); err == nil && port != "0" {
+		cfg.Endpoint = c.Address
+	}
 	cfg.Leader = m
 	cfg.Orderers = node.OrdererClient{
 		Overrides: overrides, Certificate: cert, DialTimeout: c.Deliver.ConnTimeout,

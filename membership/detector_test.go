@@ -1,0 +1,342 @@
+package membership
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"grapevine/msp"
+)
+
+// TestDetectorSteps holds a detector against its invariants through random
+// steps: pings, answers, errands, accusations, arrivals and leaves by members
+// of which some always answer, some never do, and some lie.
+func TestDetectorSteps(t *testing.T) {
+	steps := 1_000_000
+	if testing.Short() {
+		steps = 50_000
+	}
+	const each = 20_000
+	for seed := range uint64(steps / each) {
+		newBystander(t, seed).live(each)
+	}
+}
+
+// A bystander drives one detector and watches what it does.
+type bystander struct {
+	t     *testing.T
+	rng   *rand.Rand
+	d     *detector
+	now   time.Time
+	n     int
+	about map[msp.PKIID]*watched
+	todo  []event // answers on their way
+}
+
+type watched struct {
+	answers   bool // to every ping, at once
+	state     State
+	suspected time.Time
+	spoke     time.Time // on its connection
+	number    number
+	connected bool
+	known     bool
+}
+
+func newBystander(t *testing.T, seed uint64) *bystander {
+	b := &bystander{
+		t: t, rng: rand.New(rand.NewPCG(seed, 7)), now: bubbleEpoch,
+		d: newDetector(simID(0), time.Second, seed), about: map[msp.PKIID]*watched{},
+	}
+	b.n = 3 + b.rng.IntN(12)
+	for i := 1; i <= b.n; i++ {
+		b.about[simID(i)] = &watched{answers: i%2 == 0}
+	}
+	b.d.step(event{kind: themselves, number: number{1, 1}}, b.now)
+	return b
+}
+
+func (b *bystander) live(steps int) {
+	for range steps {
+		e := b.next()
+		before := b.d.number
+		actions := b.d.step(e, b.now)
+		b.check(e, before, actions)
+	}
+}
+
+func (b *bystander) next() event {
+	if len(b.todo) > 0 && b.rng.IntN(10) > 0 {
+		e := b.todo[0]
+		b.todo = b.todo[1:]
+		return b.noted(e)
+	}
+	id := simID(1 + b.rng.IntN(b.n))
+	w := b.about[id]
+	switch b.rng.IntN(24) {
+	default:
+		for range len(b.todo) { // who answers does so before time passes
+			e := b.todo[0]
+			b.todo = b.todo[1:]
+			return b.noted(e)
+		}
+		b.now = b.now.Add(time.Duration(50+b.rng.IntN(100)) * time.Millisecond)
+		return event{kind: tick}
+	case 0, 1:
+		n := number{1 + b.rng.Uint64N(3), b.rng.Uint64N(20)}
+		if w.known && b.rng.IntN(3) > 0 {
+			n = number{w.number.incarnation, w.number.round + 1}
+		}
+		return b.noted(event{kind: learn, id: id, number: n})
+	case 2, 3:
+		return b.noted(event{kind: meet, id: id})
+	case 4:
+		if w.answers {
+			return event{kind: themselves, number: b.d.number}
+		}
+		return b.noted(event{kind: lose, id: id})
+	case 5:
+		if b.rng.IntN(20) > 0 {
+			return event{kind: tick}
+		}
+		return b.noted(event{kind: leave, id: id, number: number{w.number.incarnation, w.number.round + 1}})
+	case 6:
+		if b.rng.IntN(20) > 0 {
+			return event{kind: tick}
+		}
+		return b.noted(event{kind: forget, id: id})
+	case 7: // a liar accuses somebody, of anything
+		about := simID(b.rng.IntN(b.n + 1))
+		n := number{1 + b.rng.Uint64N(3), b.rng.Uint64N(20)}
+		if v := b.about[about]; v != nil {
+			n = v.number
+		}
+		return b.spoken(id, say{accused: []accusation{{about, n}}})
+	case 8:
+		target := simID(b.rng.IntN(b.n + 1))
+		return b.spoken(id, say{ping: 1 + b.rng.Uint64N(9), target: &target})
+	case 9:
+		return b.spoken(id, say{ack: b.rng.Uint64N(b.d.nonce + 2)})
+	case 10:
+		return b.spoken(id, say{nack: b.rng.Uint64N(b.d.nonce + 2)})
+	case 11:
+		return b.spoken(id, say{ping: 1 + b.rng.Uint64()>>1})
+	}
+}
+
+// spoken is a word of id; only the connected can say one.
+func (b *bystander) spoken(id msp.PKIID, w say) event {
+	if !b.about[id].connected {
+		return event{kind: tick}
+	}
+	return b.noted(event{kind: spoken, id: id, say: w})
+}
+
+func (b *bystander) noted(e event) event {
+	w := b.about[e.id]
+	switch e.kind {
+	case learn:
+		if !w.known {
+			*w = watched{answers: w.answers, known: true, number: e.number}
+		} else if w.number.less(e.number) {
+			w.number = e.number
+		}
+	case meet:
+		w.connected = w.known && w.state != Left
+	case lose:
+		w.connected = false
+	case leave:
+		if w.known {
+			w.number, w.connected = e.number, false
+		}
+	case forget:
+		*w = watched{answers: w.answers}
+	case spoken:
+		w.spoke = b.now
+	}
+	return e
+}
+
+func (b *bystander) check(e event, was number, actions []action) {
+	d, require := b.d, require.New(b.t)
+	for _, a := range actions {
+		if a.send {
+			w := b.about[a.to]
+			require.NotNil(w, "a word to nobody")
+			if a.say.ping != 0 && a.say.target == nil && w.answers && w.connected {
+				b.todo = append(b.todo, event{kind: spoken, id: a.to, say: say{ack: a.say.ping}})
+			}
+			for _, x := range a.say.accused {
+				require.NotEqual(d.self, x.id, "it accuses itself")
+				require.NotContains([]State{Left}, b.about[x.id].state, "it accuses who left")
+			}
+		}
+		if a.refute {
+			require.Equal(spoken, e.kind)
+			require.False(e.say.accused[0].number.less(was), "it refutes what is old")
+		}
+		if !a.turned {
+			continue
+		}
+		w := b.about[a.id]
+		switch a.state {
+		case Suspect:
+			w.suspected = b.now
+			require.False(w.answers && w.connected, "suspects who answers every ping")
+		case Dead:
+			require.Equal(Suspect, w.state, "dead without suspicion")
+			require.GreaterOrEqual(b.now.Sub(w.suspected), d.period*8/10, "no time to refute")
+			require.False(w.connected && b.now.Sub(w.spoke) < d.shortest, "buries who has just spoken")
+		case Alive:
+			if w.state == Left {
+				require.Equal(learn, e.kind, "who left is back without a word of its own")
+			}
+		}
+		w.state = a.state
+	}
+	living, here, looking := 0, 0, 0
+	for id, s := range d.all {
+		w := b.about[id]
+		if w.state != s.state || w.number != s.number {
+			require.Fail("a turn or a number that wasn't told")
+		}
+		if s.state < Dead {
+			living++
+		}
+		if s.connected {
+			here++
+		}
+		if s.probe != nil {
+			looking++
+		} else if s.state == Suspect {
+			require.Fail("a suspect that nobody looks at")
+		}
+	}
+	for _, s := range d.here {
+		if !s.connected || d.all[s.id] != s {
+			require.Fail("it keeps who isn't here")
+		}
+	}
+	for _, s := range d.looking {
+		if s.probe == nil || d.all[s.id] != s {
+			require.Fail("it looks at nobody")
+		}
+	}
+	if living != d.living || here != len(d.here) || looking != len(d.looking) {
+		require.Fail("it has lost count")
+	}
+	if len(d.errands) > maxErrands || len(d.quotas) > b.n || d.health > maxHealth {
+		require.Fail("it grows")
+	}
+}
+
+// A process that stood still buries nobody for it.
+func TestStandstill(t *testing.T) {
+	for _, gap := range []time.Duration{time.Second, 10 * time.Second, time.Minute, time.Hour} {
+		s := newSimulator(3, 10, 64)
+		s.run(10 * time.Second)
+		p := s.peers[4]
+		s.cut = func(from, to int) bool { return to == 4 || from == 4 } // it is stopped in the middle of its pings
+		s.run(900 * time.Millisecond)
+		suspects := 0
+		for _, x := range p.d.all {
+			if x.state == Suspect {
+				suspects++
+			}
+		}
+		require.Positive(t, suspects)
+		p.crashed, p.end = true, s.now // no tick
+		wrong := s.falseDeaths
+		s.run(gap)
+		dead := 0
+		for _, x := range p.d.all {
+			if x.state == Dead {
+				dead++
+			}
+		}
+		require.Zero(t, dead)
+		s.cut, p.crashed = nil, false
+		s.act(p, p.d.step(event{kind: tick}, s.now))
+		s.push(simEvent{at: s.now.Add(simTick), to: 4, kind: tick})
+		s.run(5 * time.Second)
+		for _, x := range p.d.all {
+			require.Equal(t, Alive, x.state, "after %v", gap)
+		}
+		require.Equal(t, wrong, s.falseDeaths, "after %v", gap)
+		for _, q := range s.peers {
+			if q != p {
+				require.Equal(t, Alive, q.d.all[p.d.self].state, "after %v", gap)
+			}
+		}
+	}
+}
+
+// A member that accuses everybody, all the time, changes nobody's view, and
+// makes them work no more than the quotas allow.
+func TestAccuserOfAll(t *testing.T) {
+	for _, n := range []int{10, 100, 300} {
+		s := newSimulator(5, n, 64)
+		s.run(10 * time.Second)
+		suspicions, refutations, words := s.suspicions, s.refutations, s.words
+		for range 600 {
+			for j := 1; j < n; j++ {
+				about := s.peers[1+s.rng.IntN(n-1)].d
+				s.word(0, j, say{accused: []accusation{{about.self, about.number}}})
+				s.words--
+			}
+			s.run(100 * time.Millisecond)
+		}
+		require.Zero(t, s.falseDeaths)
+		require.Equal(t, suspicions, s.suspicions, "one liar alone makes nobody suspect")
+		perPeer := float64(s.refutations-refutations) / 60 / float64(n)
+		t.Logf("%d peers: %.3f refutations and %.1f words a second and peer", n, perPeer, float64(s.words-words)/60/float64(n))
+		require.LessOrEqual(t, perPeer, .11, "one in ten seconds for each liar")
+	}
+}
+
+// TestSimPartition: who can still talk to each other, directly or through one
+// more, sees each other alive; and ten seconds after it ends, everybody does.
+func TestSimPartition(t *testing.T) {
+	for name, cut := range map[string]func(a, b int) bool{
+		"halves":  func(a, b int) bool { return a%2 != b%2 },
+		"one":     func(a, b int) bool { return a == 3 || b == 3 },
+		"pair":    func(a, b int) bool { return a+b == 7 && a*b == 12 },
+		"bridge":  func(a, b int) bool { return a != 0 && b != 0 && a%2 != b%2 },
+		"ring":    func(a, b int) bool { d := (a - b + 12) % 12; return d != 1 && d != 11 },
+		"one way": func(a, b int) bool { return a < 6 && b >= 6 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSimulator(9, 12, 64)
+			s.run(10 * time.Second)
+			s.cut = cut
+			s.run(10 * time.Minute)
+			for _, p := range s.peers {
+				for j := range s.peers {
+					x := p.d.all[simID(j)]
+					if j != p.i && !cut(p.i, j) && !cut(j, p.i) {
+						require.Equal(t, Alive, x.state, "%d of %d", p.i, j)
+					} else if j != p.i && (name == "halves" || name == "one") {
+						require.Equal(t, Dead, x.state, "%d of %d", p.i, j)
+					}
+				}
+			}
+			if name == "pair" {
+				for _, p := range s.peers {
+					for _, x := range p.d.all {
+						require.Equal(t, Alive, x.state, "helpers reach it")
+					}
+				}
+				require.Zero(t, s.deaths)
+			}
+			s.cut = nil
+			s.run(10 * time.Second)
+			for _, p := range s.peers {
+				for _, x := range p.d.all {
+					require.Equal(t, Alive, x.state, "not healed")
+				}
+			}
+		})
+	}
+}

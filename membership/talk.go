@@ -1,0 +1,490 @@
+package membership
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"grapevine/msp"
+	"grapevine/wire"
+)
+
+// Limits of a word's parts, beside [wire.MaxWord].
+const (
+	entrySize  = 32 + 8 + 8 // of an accusation, and of what is had
+	maxAccused = 64
+	maxAlives  = 128       // in one word
+	aliveBytes = 128 << 10 // in one word
+	maxWant    = 64
+	maxHave    = 5000 // so that it fits a word: larger channels are compared in part
+
+	comparePause = 300 * time.Millisecond // between two comparisons of views with anybody
+	compareFirst = time.Second            // with the same member
+	compareLast  = 30 * time.Second       // with one that never has news
+)
+
+// talk is what is known of one connected member's stream.
+type talk struct {
+	peer   peer.ID
+	id     msp.PKIID
+	mspID  string
+	height uint64 // told
+	heard  uint64 // that it told
+	// When the views were compared last, and for how long not to do it again.
+	compared time.Time
+	pause    time.Duration
+	greeted  time.Time
+}
+
+// Arrived tells that a host is connected and a member. To say it twice does
+// nothing.
+func (m *Members) Arrived(p peer.ID) {
+	id, _, ok := m.bound(p)
+	if !ok {
+		return
+	}
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.talks[p] != nil || m.left || id.PKIID() == m.id {
+		return
+	}
+	t := &talk{peer: p, id: id.PKIID(), mspID: id.MSPID(), pause: compareFirst}
+	m.talks[p] = t
+	m.hosts[t.id] = p
+	m.links.add(p)
+	if m.round > 0 {
+		m.welcome(t, now)
+	}
+	m.act(m.detector.step(event{kind: meet, id: t.id}, now), now)
+}
+
+// Gone tells that a host isn't connected any more, or not a member.
+func (m *Members) Gone(p peer.ID) {
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.talks[p]
+	if t == nil {
+		return
+	}
+	delete(m.talks, p)
+	m.links.remove(p)
+	if m.hosts[t.id] != p {
+		return
+	}
+	delete(m.hosts, t.id)
+	m.act(m.detector.step(event{kind: lose, id: t.id}, now), now)
+}
+
+// Serve reads what a member says on a stream, until the stream ends.
+func (m *Members) Serve(s network.Stream, from peer.ID) {
+	m.mu.Lock()
+	if t := m.talks[from]; t != nil && m.round > 0 && time.Since(t.greeted) > m.c.Period {
+		m.links.retry(from) // it may not have had the channel before
+		m.welcome(t, time.Now())
+	}
+	m.mu.Unlock()
+	for {
+		b, err := wire.ReadFrame(s, wire.MaxWord)
+		if err == nil {
+			w := new(wire.Word)
+			if err = wire.Unmarshal(b, w); err == nil {
+				err = m.Hear(from, w)
+			}
+		}
+		if err != nil {
+			if r := wire.ReasonOf(err); r != nil && m.c.Refused != nil {
+				m.c.Refused(from, r)
+			}
+			_ = s.Reset() // nothing more is read from it
+			return
+		}
+	}
+}
+
+// Hear takes one word of a connected member in. An error ends the stream.
+func (m *Members) Hear(from peer.ID, w *wire.Word) error {
+	said, err := readSay(w)
+	if err != nil {
+		return fmt.Errorf("word of %s: %w", from, err)
+	}
+	now := time.Now()
+	alives := make([]*wire.SignedAlive, len(w.Alive))
+	for i, b := range w.Alive {
+		alives[i] = new(wire.SignedAlive)
+		if err := wire.Unmarshal(b, alives[i]); err != nil {
+			return fmt.Errorf("word of %s: %w", from, err)
+		}
+	}
+	news := false
+	for _, a := range alives {
+		if err := m.Receive(from, a); err == nil {
+			news = true
+		} else if r := wire.ReasonOf(err); r != nil {
+			if r == NotNewer || r == Stale {
+				m.correct(from, a, now)
+				continue // views are compared by lists; what crosses on the way is no offence
+			}
+			if m.c.Refused != nil {
+				m.c.Refused(from, r)
+			}
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.talks[from]
+	if t == nil || m.left {
+		return nil // it went meanwhile
+	}
+	m.act(m.detector.step(event{kind: spoken, id: t.id, say: said}, now), now)
+	m.tall(t, w)
+	if news {
+		t.pause = compareFirst
+	}
+	m.answer(t, w, now)
+	if w.Digest != 0 && w.Digest != m.digest(t.mspID) && now.Sub(t.compared) >= t.pause && now.Sub(m.asked) >= comparePause {
+		t.compared, m.asked = now, now
+		t.pause = min(2*t.pause, compareLast)
+		m.send(t, &wire.Word{Have: m.have(t.mspID), Ask: true, Accused: m.buried(t.mspID)})
+	}
+	return nil
+}
+
+// readSay checks the form of a word, and returns what the detector wants of it.
+func readSay(w *wire.Word) (say, error) {
+	s := say{ping: w.Ping, ack: w.Ack, nack: w.Nack}
+	bad := len(w.Accused) > maxAccused || len(w.Alive) > maxAlives || len(w.Want) > maxWant || len(w.Have)%entrySize != 0 ||
+		len(w.Target) != 0 && len(w.Target) != 32 || len(w.TipHash) != 0 && len(w.TipHash) != 32
+	for _, b := range w.Want {
+		bad = bad || len(b) != 32
+	}
+	for _, b := range w.Accused {
+		if bad = bad || len(b) != entrySize; bad {
+			break
+		}
+		id, n := readEntry(b)
+		s.accused = append(s.accused, accusation{id, n})
+	}
+	if bad {
+		return say{}, BadWord
+	}
+	if len(w.Target) == 32 {
+		id := msp.PKIID(w.Target)
+		s.target = &id
+	}
+	return s, nil
+}
+
+func readEntry(b []byte) (msp.PKIID, number) {
+	return msp.PKIID(b), number{binary.BigEndian.Uint64(b[32:]), binary.BigEndian.Uint64(b[40:])}
+}
+
+func appendEntry(b []byte, id msp.PKIID, incarnation, second uint64) []byte {
+	b = append(b, id[:]...)
+	b = binary.BigEndian.AppendUint64(b, incarnation)
+	return binary.BigEndian.AppendUint64(b, second)
+}
+
+// tall takes a height in. It is the word of the connected member alone.
+func (m *Members) tall(t *talk, w *wire.Word) {
+	if w.Height == t.heard || w.Height == 0 {
+		return
+	}
+	t.heard = w.Height
+	if v := m.view.marks[t.id]; v != nil && v.heard && len(w.TipHash) == 32 {
+		v.member.Height, v.member.TipHash = w.Height, [32]byte(w.TipHash)
+	}
+	if m.c.OnHeight != nil {
+		m.c.OnHeight(t.peer, w.Height)
+	}
+}
+
+// correct tells a member whose own message is older than one that we accepted
+// of it: its clock or its disk went back.
+func (m *Members) correct(from peer.ID, s *wire.SignedAlive, now time.Time) {
+	c, err := parse(m.c.Tag, s)
+	if err != nil {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t, v := m.talks[from], m.view.marks[c.id]
+	if t == nil || t.id != c.id || v == nil || c.peer != from {
+		return
+	}
+	if (number{c.Incarnation, c.Sequence}).less(number{v.incarnation, v.sequence}) {
+		m.send(t, &wire.Word{Have: appendEntry(nil, c.id, v.incarnation, v.sequence)})
+	}
+}
+
+// answer sends what a word asks for. Called under mu.
+func (m *Members) answer(t *talk, w *wire.Word, now time.Time) {
+	for _, b := range w.Want {
+		id := msp.PKIID(b)
+		if id == m.id {
+			m.greetWith(t, true, now)
+		} else if v, k := m.view.marks[id], m.known[id]; v != nil && k != nil && v.heard {
+			for _, s := range v.told(t.mspID) {
+				if s.signed != nil {
+					m.tell(t, &wire.SignedAlive{Alive: s.signed.Alive, Signature: s.signed.Signature, Certificate: k.id.Certificate().Raw, Chain: k.chain})
+				}
+			}
+		}
+	}
+	if len(w.Have) == 0 {
+		return
+	}
+	has := make(map[msp.PKIID]number, len(w.Have)/entrySize)
+	for b := range slices.Chunk(w.Have, entrySize) {
+		id, n := readEntry(b)
+		has[id] = n
+	}
+	if n, ok := has[m.id]; ok && (number{m.incarnation, 2 * m.round}).less(n) {
+		m.lift(number{n.incarnation, roundOf(n.round)}, now)
+	}
+	if !w.Ask {
+		return
+	}
+	if n, ok := has[m.id]; !ok || n.less(number{m.incarnation, 2*m.round - 1}) {
+		m.welcome(t, now)
+	}
+	var out wire.Word
+	size := 0
+	flush := func() {
+		if len(out.Alive)+len(out.Accused) > 0 {
+			m.send(t, &wire.Word{Alive: out.Alive, Accused: out.Accused})
+		}
+		out.Alive, out.Accused, size = nil, nil, 0
+	}
+	for id, v := range m.view.marks {
+		n, ok := has[id]
+		if !v.heard || id == t.id || !v.open(t.mspID) {
+			continue
+		}
+		if v.member.State == Dead {
+			if ok && !(number{v.incarnation, roundOf(v.sequence)}).less(number{n.incarnation, roundOf(n.round)}) {
+				out.Accused = append(out.Accused, appendEntry(nil, id, n.incarnation, roundOf(n.round)))
+			}
+		} else {
+			for _, s := range v.told(t.mspID) {
+				if s.signed == nil || ok && !n.less(number{v.incarnation, s.sequence}) {
+					continue
+				}
+				if b, err := wire.Marshal(s.signed); err == nil {
+					out.Alive = append(out.Alive, b)
+					size += len(b)
+				}
+			}
+		}
+		if len(out.Alive) >= maxAlives-1 || size > aliveBytes || len(out.Accused) >= maxAccused {
+			flush()
+		}
+	}
+	flush()
+}
+
+// told returns the messages of a mark that an organisation may have.
+func (k *mark) told(mspID string) []*said {
+	var out []*said
+	if k.wide != nil {
+		out = append(out, k.wide)
+	}
+	if k.own != nil && k.member.MSPID == mspID {
+		out = append(out, k.own)
+	}
+	slices.SortFunc(out, func(a, b *said) int { return int(a.sequence) - int(b.sequence) })
+	return out
+}
+
+// open says whether members of an organisation may know of this one.
+func (k *mark) open(mspID string) bool { return k.member.Endpoint != "" || k.member.MSPID == mspID }
+
+// have lists what we accepted, of those that a member of an organisation may
+// know of. Called under mu.
+func (m *Members) have(mspID string) []byte {
+	ids := make([]msp.PKIID, 0, len(m.view.marks)+1)
+	for id, v := range m.view.marks {
+		if v.heard && v.open(mspID) {
+			ids = append(ids, id)
+		}
+	}
+	if m.c.Endpoint != "" || mspID == m.c.Self.Identity().MSPID() {
+		ids = append(ids, m.id)
+	}
+	slices.SortFunc(ids, func(a, b msp.PKIID) int { return bytes.Compare(a[:], b[:]) })
+	var out []byte
+	for _, id := range ids[:min(len(ids), maxHave)] {
+		if id == m.id {
+			out = appendEntry(out, id, m.incarnation, 2*m.round)
+		} else {
+			v := m.view.marks[id]
+			out = appendEntry(out, id, v.incarnation, v.sequence)
+		}
+	}
+	return out
+}
+
+// buried lists whom we believe dead: who knows better looks, or lets him know.
+// Called under mu.
+func (m *Members) buried(mspID string) (out [][]byte) {
+	for id, v := range m.view.marks {
+		if v.heard && v.open(mspID) && v.member.State == Dead && len(out) < maxAccused {
+			out = append(out, appendEntry(nil, id, v.incarnation, roundOf(v.sequence)))
+		}
+	}
+	return out
+}
+
+// digest sums up who lives, of those that a member of an organisation may know
+// of. Called under mu.
+func (m *Members) digest(mspID string) uint64 {
+	same := mspID == m.c.Self.Identity().MSPID()
+	var sum uint64 = 1
+	add := func(id msp.PKIID, incarnation uint64, endpoint, of string) {
+		if endpoint != "" || same && of == mspID {
+			sum ^= binary.BigEndian.Uint64(id[:]) * (2*incarnation + 1)
+		}
+	}
+	add(m.id, m.incarnation, m.c.Endpoint, m.c.Self.Identity().MSPID())
+	for id, v := range m.view.marks {
+		if v.heard && v.member.State < Dead {
+			add(id, v.incarnation, v.member.Endpoint, v.member.MSPID)
+		}
+	}
+	return sum
+}
+
+// act does what the detector wants. Called under mu.
+func (m *Members) act(actions []action, now time.Time) {
+	for _, a := range actions {
+		switch {
+		case a.send:
+			if t := m.talks[m.hosts[a.to]]; t != nil {
+				m.send(t, a.say.word())
+			}
+		case a.refute:
+			m.stats.Refuted++
+			m.publishSoon()
+		case a.rtt > 0:
+			m.stats.RTT += (a.rtt - m.stats.RTT) / 8
+			if v := m.view.marks[a.id]; v != nil {
+				v.member.RTT = a.rtt
+				v.member.LastSeen = now
+			}
+		case a.turned:
+			m.turned(a, now)
+		}
+	}
+}
+
+func (m *Members) turned(a action, now time.Time) {
+	before := Alive
+	if v := m.view.marks[a.id]; v != nil {
+		before = v.member.State
+	}
+	v, ok := m.view.turn(a.id, a.state, now)
+	if !ok || before == a.state {
+		return
+	}
+	switch a.state {
+	case Suspect:
+		m.stats.Suspicions++
+		m.notify(Event{Suspected, v})
+	case Dead:
+		m.notify(Event{Died, v})
+	case Alive:
+		if before == Suspect {
+			m.stats.Refutations++
+		}
+		m.notify(Event{Recovered, v})
+	}
+}
+
+func (s say) word() *wire.Word {
+	w := &wire.Word{Ping: s.ping, Ack: s.ack, Nack: s.nack}
+	if s.target != nil {
+		w.Target = s.target[:]
+	}
+	for _, a := range s.accused {
+		w.Accused = append(w.Accused, appendEntry(nil, a.id, a.number.incarnation, a.number.round))
+	}
+	return w
+}
+
+// send adds to a word what each word may carry, and queues it. Called under mu.
+func (m *Members) send(t *talk, w *wire.Word) {
+	h, hash := m.c.Tip()
+	if h != t.height {
+		t.height = h
+		w.Height, w.TipHash = h, hash[:]
+	}
+	if w.Ping != 0 || w.Ack != 0 || len(w.Alive) > 0 {
+		w.Incarnation, w.Sequence = m.incarnation, 2*m.round
+		w.Digest = m.digest(t.mspID)
+	}
+	m.stats.Words++
+	m.links.send(t.peer, w)
+}
+
+// tell sends an alive message. Called under mu.
+func (m *Members) tell(t *talk, s *wire.SignedAlive) {
+	if b, err := wire.Marshal(s); err == nil {
+		m.send(t, &wire.Word{Alive: [][]byte{b}})
+	}
+}
+
+// welcome introduces us to a member that has just come: with a message that is
+// not old. Called under mu.
+func (m *Members) welcome(t *talk, now time.Time) {
+	same := t.mspID == m.c.Self.Identity().MSPID()
+	if now.Sub(m.saidAt) > fresh || same && m.own == nil {
+		if err := m.sign(now, true, false); err != nil {
+			log.Warnw("an alive message could not be made", "error", err)
+			return
+		}
+	}
+	t.greeted = now
+	m.greet(t, now, true)
+}
+
+// greet tells a member our newest message for it. Called under mu.
+func (m *Members) greet(t *talk, now time.Time, own bool) { m.greetAs(t, own, false, now) }
+
+// greetWith does so with the certificate.
+func (m *Members) greetWith(t *talk, own bool, now time.Time) { m.greetAs(t, own, true, now) }
+
+func (m *Members) greetAs(t *talk, own, certificate bool, now time.Time) {
+	t.greeted = now
+	s := m.wide
+	if t.mspID == m.c.Self.Identity().MSPID() && (own || s == nil) {
+		s = m.own
+	}
+	if s == nil {
+		return // we are invisible to it
+	}
+	if certificate {
+		s = &wire.SignedAlive{Alive: s.Alive, Signature: s.Signature, Certificate: m.c.Self.Identity().Certificate().Raw, Chain: m.c.Chain}
+	}
+	m.tell(t, s)
+}
+
+// relay passes news of a member on to a few others. Called under mu.
+func (m *Members) relay(from peer.ID, id msp.PKIID, mspID string, own bool, s *wire.SignedAlive) {
+	n := 0
+	for p, t := range m.talks { // in no order
+		if n == relays {
+			return
+		}
+		if p == from || t.id == id || own && t.mspID != mspID {
+			continue
+		}
+		m.tell(t, s)
+		n++
+	}
+}
