@@ -24,7 +24,7 @@ type ChannelStatus struct {
 	Orderer    string // endpoint that it is connected to, or ""
 	SourceKind string // of the newest block: "orderer", "push", "pull", "none"
 	SourceName string
-	Members    int // connected and admitted members, this node included
+	Members    int // connected and admitted members that aren't known to be dead, this node included
 	Halted     error
 }
 
@@ -32,7 +32,7 @@ type ChannelStatus struct {
 func (c *Channel) Status() ChannelStatus {
 	s := ChannelStatus{
 		Name: c.name, Tip: c.ledger.Tip(), Mode: c.elect.Mode(), Leading: c.elect.Leading(),
-		Members: len(c.view.Members()) + 1, Halted: c.Halted(),
+		Members: c.living() + 1, Halted: c.Halted(),
 	}
 	if o, ok := c.source.(interface{ Source() string }); ok && s.Leading {
 		s.Orderer = o.Source()
@@ -60,6 +60,25 @@ type Traffic struct {
 
 // Traffic tells what came to the channel so far.
 func (c *Channel) Traffic() Traffic { return Traffic{c.mesh.Stats(), c.sync.Pulled()} }
+
+// living counts the connected and admitted members. One that was killed or
+// suspended keeps its connection for a while, longer on QUIC than its silence
+// takes to be noticed: those whom membership has given up don't count.
+func (c *Channel) living() int {
+	lost := map[peer.ID]bool{}
+	for _, m := range c.members.List() {
+		if m.State != membership.Alive && m.State != membership.Suspect {
+			lost[m.Peer] = true
+		}
+	}
+	n := 0
+	for _, p := range c.view.Members() {
+		if !lost[p] {
+			n++
+		}
+	}
+	return n
+}
 
 // Members lists the members that this node heard of on the channel, itself
 // first.
