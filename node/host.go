@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -68,6 +69,19 @@ func hostKey(dir string) (crypto.PrivKey, error) {
 	}
 	return key, nil
 }
+
+// A stack is the libp2p side of a node, be it a peer or an orderer: its host,
+// whom it lets in, and what it shows of itself.
+type stack struct {
+	log     *slog.Logger
+	own     *credentials
+	guard   *guard
+	host    host.Host
+	quic    *quicTransport
+	renewed chan struct{} // holds that the own binding was renewed
+}
+
+func newStack(log *slog.Logger) stack { return stack{log: log, renewed: make(chan struct{}, 1)} }
 
 // A hostSpec is what a libp2p host of ours is made of.
 type hostSpec struct {

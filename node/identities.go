@@ -19,26 +19,26 @@ const renewPause = time.Minute
 
 // watchIdentities closes connections whose binding or certificate has ended,
 // and renews the node's own binding at half of what is left of it.
-func (n *Node) watchIdentities(ctx context.Context) error {
+func (s *stack) watchIdentities(ctx context.Context) error {
 	sweep := time.NewTicker(time.Second)
 	defer sweep.Stop()
-	renew := time.NewTimer(n.untilRenewal())
+	renew := time.NewTimer(s.untilRenewal())
 	defer renew.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-sweep.C:
-			n.closeAll(n.guard.rejudge(false), "its binding or certificate has ended")
+			s.closeAll(s.guard.rejudge(false), "its binding or certificate has ended")
 		case <-renew.C:
-			if err := n.renew(); err != nil {
-				n.log.Error("the binding could not be renewed; trying again in a minute", "err", err)
+			if err := s.renew(); err != nil {
+				s.log.Error("the binding could not be renewed; trying again in a minute", "err", err)
 				renew.Reset(renewPause)
 				continue
 			}
-			renew.Reset(n.untilRenewal())
+			renew.Reset(s.untilRenewal())
 			select {
-			case n.renewed <- struct{}{}:
+			case s.renewed <- struct{}{}:
 			default: // the round under way began with a binding that lasts long enough
 			}
 		}
@@ -48,18 +48,18 @@ func (n *Node) watchIdentities(ctx context.Context) error {
 // showBindings shakes hands anew with every connected peer when the own binding
 // was renewed: who sees the new one needn't cut when the former one ends. Whom
 // this node can't dial cuts then, and dials itself.
-func (n *Node) showBindings(ctx context.Context) error {
+func (s *stack) showBindings(ctx context.Context) error {
 	for {
 		select {
-		case <-n.renewed:
+		case <-s.renewed:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 		var g errgroup.Group
 		g.SetLimit(dials)
-		for _, p := range n.host.Network().Peers() {
+		for _, p := range s.host.Network().Peers() {
 			g.Go(func() error {
-				n.showBinding(ctx, p)
+				s.showBinding(ctx, p)
 				return nil
 			})
 		}
@@ -69,9 +69,9 @@ func (n *Node) showBindings(ctx context.Context) error {
 	}
 }
 
-func (n *Node) showBinding(ctx context.Context, p peer.ID) {
-	addrs := n.host.Peerstore().Addrs(p)
-	for _, c := range n.host.Network().ConnsToPeer(p) {
+func (s *stack) showBinding(ctx context.Context, p peer.ID) {
+	addrs := s.host.Peerstore().Addrs(p)
+	for _, c := range s.host.Network().ConnsToPeer(p) {
 		if c.Stat().Direction == network.DirOutbound {
 			addrs = append(addrs, c.RemoteMultiaddr())
 		}
@@ -79,43 +79,43 @@ func (n *Node) showBinding(ctx context.Context, p peer.ID) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	for _, a := range addrs {
-		for _, r := range n.resolve(ctx, a) {
-			met, err := n.probeAddr(ctx, r)
+		for _, r := range s.resolve(ctx, a) {
+			met, err := s.probeAddr(ctx, r)
 			if err == nil && met == p {
 				return
 			}
-			n.log.Debug("showing the renewed binding", "peer", p, "address", r, "met", met, "err", err)
+			s.log.Debug("showing the renewed binding", "peer", p, "address", r, "met", met, "err", err)
 		}
 	}
 }
 
 // untilRenewal is half of what is left of the own binding, which begins before
 // it is made and ends with the certificate at the latest.
-func (n *Node) untilRenewal() time.Duration {
-	return max(time.Unix(n.own.until.Load(), 0).Sub(n.guard.now())/2, renewPause)
+func (s *stack) untilRenewal() time.Duration {
+	return max(time.Unix(s.own.until.Load(), 0).Sub(s.guard.now())/2, renewPause)
 }
 
 // rejudge closes the connections of whoever no judge accepts any more.
-func (n *Node) rejudge() {
-	n.closeAll(n.guard.rejudge(true), "no configuration of this node accepts its identity")
+func (s *stack) rejudge() {
+	s.closeAll(s.guard.rejudge(true), "no configuration of this node accepts its identity")
 }
 
-func (n *Node) closeAll(ps []peer.ID, why string) {
+func (s *stack) closeAll(ps []peer.ID, why string) {
 	for _, p := range ps {
-		n.log.Warn("closing a peer's connections", "peer", p, "why", why)
-		if err := n.host.Network().ClosePeer(p); err != nil {
-			n.log.Warn("closing a peer's connections", "peer", p, "err", err)
+		s.log.Warn("closing a peer's connections", "peer", p, "why", why)
+		if err := s.host.Network().ClosePeer(p); err != nil {
+			s.log.Warn("closing a peer's connections", "peer", p, "err", err)
 		}
 	}
 }
 
 // supplant closes the connections of a host whose identity another host now
 // shows. The code tells it not to come back at once.
-func (n *Node) supplant(old, now peer.ID, id *msp.Identity) {
-	n.log.Warn("two hosts show one identity; the newer one stays", "msp", id.MSPID(), "subject", id.Name(), "closed", old, "stays", now)
-	for _, c := range n.host.Network().ConnsToPeer(old) {
+func (s *stack) supplant(old, now peer.ID, id *msp.Identity) {
+	s.log.Warn("two hosts show one identity; the newer one stays", "msp", id.MSPID(), "subject", id.Name(), "closed", old, "stays", now)
+	for _, c := range s.host.Network().ConnsToPeer(old) {
 		if err := c.CloseWithError(network.ConnSupplanted); err != nil {
-			n.log.Debug("closing a supplanted connection", "peer", old, "err", err)
+			s.log.Debug("closing a supplanted connection", "peer", old, "err", err)
 		}
 	}
 }
@@ -126,9 +126,9 @@ func (n *Node) supplant(old, now peer.ID, id *msp.Identity) {
 func supplanted(c network.Conn) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	s, err := c.NewStream(ctx)
+	t, err := c.NewStream(ctx)
 	if err == nil {
-		err = s.Reset()
+		err = t.Reset()
 	}
 	var why *network.ConnError
 	return errors.As(err, &why) && why.Remote && why.ErrorCode == network.ConnSupplanted
@@ -136,16 +136,16 @@ func supplanted(c network.Conn) bool {
 
 // renew shows a new binding in every handshake from now on, on both
 // transports; open connections live on.
-func (n *Node) renew() error {
-	template, err := n.own.renew(n.guard.now())
+func (s *stack) renew() error {
+	template, err := s.own.renew(s.guard.now())
 	if err != nil {
 		return err
 	}
-	if err := n.quic.renew(template); err != nil {
+	if err := s.quic.renew(template); err != nil {
 		return err
 	}
 	var listen []ma.Multiaddr
-	for _, a := range n.host.Network().ListenAddresses() {
+	for _, a := range s.host.Network().ListenAddresses() {
 		if _, err := a.ValueForProtocol(ma.P_QUIC_V1); err == nil {
 			listen = append(listen, a)
 		}
@@ -153,12 +153,12 @@ func (n *Node) renew() error {
 	if len(listen) == 0 {
 		return nil
 	}
-	s, ok := n.host.Network().(interface{ ListenClose(...ma.Multiaddr) })
+	l, ok := s.host.Network().(interface{ ListenClose(...ma.Multiaddr) })
 	if !ok {
 		return errors.New("the host's network can't re-open its listeners")
 	}
-	s.ListenClose(listen...)
-	if err := n.host.Network().Listen(listen...); err != nil {
+	l.ListenClose(listen...)
+	if err := s.host.Network().Listen(listen...); err != nil {
 		return fmt.Errorf("listening again on %v: %w", listen, err)
 	}
 	return nil

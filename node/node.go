@@ -49,19 +49,14 @@ var (
 // Node is one peer. Its methods are safe for concurrent use; Run may be called
 // once.
 type Node struct {
+	stack
 	cfg     Config
-	log     *slog.Logger
 	metrics *metrics
-	own     *credentials
-	guard   *guard
-	host    host.Host
-	quic    *quicTransport
 	door    *channel.Door
 	db      *ledger.DB
 	meet    *meeting
 	started time.Time
-	broken  chan error    // holds the disk's failure, once
-	renewed chan struct{} // holds that the own binding was renewed
+	broken  chan error // holds the disk's failure, once
 
 	mu       sync.Mutex
 	channels map[string]*Channel // owned by mu
@@ -78,7 +73,7 @@ func Open(cfg Config) (*Node, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{cfg: cfg, log: cfg.Log, channels: map[string]*Channel{}, started: time.Now(), broken: make(chan error, 1), renewed: make(chan struct{}, 1)}
+	n := &Node{stack: newStack(cfg.Log), cfg: cfg, channels: map[string]*Channel{}, started: time.Now(), broken: make(chan error, 1)}
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}

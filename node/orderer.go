@@ -18,7 +18,6 @@ import (
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	"github.com/libp2p/go-libp2p"
-	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
@@ -70,12 +69,9 @@ type OrdererConfig struct {
 // Orderer is one ordering node. Its methods are safe for concurrent use; Run
 // may be called once.
 type Orderer struct {
+	stack
 	cfg      OrdererConfig
-	log      *slog.Logger
 	metrics  *metrics
-	guard    *guard
-	host     host.Host
-	quic     *quicTransport
 	db       *ledger.DB
 	listener net.Listener
 	server   *orderer.Server
@@ -103,7 +99,7 @@ func OpenOrderer(cfg OrdererConfig) (*Orderer, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	o := &Orderer{cfg: cfg, log: cfg.Log, chains: map[string]*ordered{}, started: time.Now(), broken: make(chan error, 1)}
+	o := &Orderer{stack: newStack(cfg.Log), cfg: cfg, chains: map[string]*ordered{}, started: time.Now(), broken: make(chan error, 1)}
 	if err := o.open(); err != nil {
 		return nil, errors.Join(err, o.Close())
 	}
@@ -165,10 +161,11 @@ func (o *Orderer) openHost() error {
 	if err != nil {
 		return err
 	}
-	own := &credentials{host: key, signer: o.cfg.Signer, chain: o.cfg.Chain, networkID: o.cfg.NetworkID, life: bindingLife}
+	o.own = &credentials{host: key, signer: o.cfg.Signer, chain: o.cfg.Chain, networkID: o.cfg.NetworkID, life: bindingLife}
 	o.guard = newGuard(o.cfg.NetworkID, o.metrics.handshakeRefused)
+	o.guard.supplant = o.supplant
 	o.guard.setJudge("", membersOf(o.cfg.MSP))
-	o.host, o.quic, err = newHost(hostSpec{own: own, guard: o.guard, listen: o.cfg.Listen, maxPeers: maxOrderers, metrics: o.cfg.HostMetrics, extra: o.cfg.Libp2p})
+	o.host, o.quic, err = newHost(hostSpec{own: o.own, guard: o.guard, listen: o.cfg.Listen, maxPeers: maxOrderers, metrics: o.cfg.HostMetrics, extra: o.cfg.Libp2p})
 	if err != nil {
 		return err
 	}
@@ -196,6 +193,8 @@ func (o *Orderer) Run(ctx context.Context) error {
 	}
 	o.mu.Unlock()
 	g.Go(func() error { return o.server.Run(gctx, o.listener) })
+	g.Go(func() error { return o.watchIdentities(gctx) })
+	g.Go(func() error { return o.showBindings(gctx) })
 	g.Go(func() error {
 		select {
 		case err := <-o.broken:

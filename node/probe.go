@@ -25,7 +25,7 @@ const probeTime = 5 * time.Second
 // probe shakes hands with whoever listens at an endpoint, verifies that it is a
 // member of a known organisation, and hangs up: so nobody has to write peer IDs
 // into a configuration.
-func (n *Node) probe(ctx context.Context, endpoint string) (peer.AddrInfo, error) {
+func (s *stack) probe(ctx context.Context, endpoint string) (peer.AddrInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
 	addrs, err := multiaddrs(endpoint)
@@ -37,8 +37,8 @@ func (n *Node) probe(ctx context.Context, endpoint string) (peer.AddrInfo, error
 	}
 	var errs []error
 	for _, a := range addrs {
-		for _, r := range n.resolve(ctx, a) {
-			p, err := n.probeAddr(ctx, r)
+		for _, r := range s.resolve(ctx, a) {
+			p, err := s.probeAddr(ctx, r)
 			if err == nil {
 				return peer.AddrInfo{ID: p, Addrs: addrs}, nil
 			}
@@ -48,7 +48,7 @@ func (n *Node) probe(ctx context.Context, endpoint string) (peer.AddrInfo, error
 	return peer.AddrInfo{}, fmt.Errorf("probing %s: %w", endpoint, errors.Join(errs...))
 }
 
-func (n *Node) resolve(ctx context.Context, a ma.Multiaddr) []ma.Multiaddr {
+func (s *stack) resolve(ctx context.Context, a ma.Multiaddr) []ma.Multiaddr {
 	out, err := madns.DefaultResolver.Resolve(ctx, a)
 	if err != nil || len(out) == 0 {
 		return []ma.Multiaddr{a}
@@ -56,14 +56,14 @@ func (n *Node) resolve(ctx context.Context, a ma.Multiaddr) []ma.Multiaddr {
 	return out
 }
 
-func (n *Node) probeAddr(ctx context.Context, a ma.Multiaddr) (peer.ID, error) {
-	if s, ok := n.host.Network().(interface {
+func (s *stack) probeAddr(ctx context.Context, a ma.Multiaddr) (peer.ID, error) {
+	if d, ok := s.host.Network().(interface {
 		TransportForDialing(ma.Multiaddr) transport.Transport
-	}); ok && s.TransportForDialing(a) == nil {
+	}); ok && d.TransportForDialing(a) == nil {
 		return "", errors.New("this host doesn't listen on that transport, so it doesn't dial it")
 	}
 	if _, err := a.ValueForProtocol(ma.P_QUIC_V1); err == nil {
-		return n.probeQUIC(ctx, a)
+		return s.probeQUIC(ctx, a)
 	}
 	network, addr, err := manet.DialArgs(a)
 	if err != nil {
@@ -79,7 +79,7 @@ func (n *Node) probeAddr(ctx context.Context, a ma.Multiaddr) (peer.ID, error) {
 	if _, err := mss.SelectOneOf([]string{wire.SecurityID}, c); err != nil {
 		return "", fmt.Errorf("it does not speak %s: %w", wire.SecurityID, err)
 	}
-	h := n.own.handshake(n.guard, "tcp", "", yamux.ID)
+	h := s.own.handshake(s.guard, "tcp", "", yamux.ID)
 	key, err := shake(ctx, tls.Client(c, h.conf), h)
 	if err != nil {
 		return "", err
@@ -87,9 +87,9 @@ func (n *Node) probeAddr(ctx context.Context, a ma.Multiaddr) (peer.ID, error) {
 	return peer.IDFromPublicKey(key)
 }
 
-func (n *Node) probeQUIC(ctx context.Context, a ma.Multiaddr) (peer.ID, error) {
-	h := n.own.handshake(n.guard, "quic", "", "libp2p")
-	if err := n.quic.shake(ctx, a, h.conf); err != nil {
+func (s *stack) probeQUIC(ctx context.Context, a ma.Multiaddr) (peer.ID, error) {
+	h := s.own.handshake(s.guard, "quic", "", "libp2p")
+	if err := s.quic.shake(ctx, a, h.conf); err != nil {
 		return "", err
 	}
 	key, err := h.done()
