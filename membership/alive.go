@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	ma "github.com/multiformats/go-multiaddr"
 
 	"grapevine/msp"
 	"grapevine/wire"
@@ -41,12 +42,15 @@ type claim struct {
 	*wire.Alive
 	id     msp.PKIID
 	peer   peer.ID
+	wide   []ma.Multiaddr // the external endpoint
+	own    []ma.Multiaddr // the internal one
 	sentAt time.Time
 	digest [32]byte // of what is signed
 }
 
-// parse checks the form of a signed alive message of the channel.
-func parse(tag [32]byte, s *wire.SignedAlive) (*claim, error) {
+// parse checks the form of a signed alive message of the channel. With loopback
+// an endpoint may be the loopback's.
+func parse(tag [32]byte, loopback bool, s *wire.SignedAlive) (*claim, error) {
 	if s == nil || len(s.Alive) > maxAlive || len(s.Certificate) > maxCertificate || len(s.Signature) > maxSignature || len(s.Chain) > maxChain {
 		return nil, fmt.Errorf("alive: %w", TooLarge)
 	}
@@ -65,20 +69,23 @@ func parse(tag [32]byte, s *wire.SignedAlive) (*claim, error) {
 	if [32]byte(a.Tag) != tag {
 		return nil, fmt.Errorf("alive: %w", WrongChannel)
 	}
-	if len(a.Certificate) != 32 || len(a.Role) > maxName || len(a.Version) > maxName || a.Internal != "" && !a.Own {
+	if len(a.Certificate) != 32 || len(a.Role) > maxName || len(a.Version) > maxName || len(a.Internal) > 0 && !a.Own {
 		return nil, fmt.Errorf("alive: %w", Malformed)
 	}
-	for _, e := range []string{a.Endpoint, a.Internal} {
-		if err := checkEndpoint(e); err != nil {
-			return nil, fmt.Errorf("alive: endpoint %q: %w", e, err)
-		}
+	wide, err := readEndpoint(a.Endpoint, loopback)
+	if err != nil {
+		return nil, fmt.Errorf("alive: %w", err)
+	}
+	own, err := readEndpoint(a.Internal, loopback)
+	if err != nil {
+		return nil, fmt.Errorf("alive: %w", err)
 	}
 	p, err := peer.IDFromBytes(a.PeerId)
 	if err != nil {
 		return nil, fmt.Errorf("alive: peer ID: %w: %w", Malformed, err)
 	}
 	return &claim{
-		Alive: a, id: msp.PKIID(a.PkiId), peer: p,
+		Alive: a, wide: wide, own: own, id: msp.PKIID(a.PkiId), peer: p,
 		sentAt: time.UnixMilli(int64(min(a.SentAt, 1<<53))), // later than any real one; the rule refuses it
 		digest: wire.HashParts([]byte(wire.DomainAlive), s.Alive),
 	}, nil

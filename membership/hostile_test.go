@@ -4,11 +4,12 @@ import (
 	"bytes"
 	"context"
 	"encoding/pem"
-	"strings"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	ma "github.com/multiformats/go-multiaddr"
 	"github.com/stretchr/testify/require"
 
 	"grapevine/wire"
@@ -122,10 +123,10 @@ func TestHostileAlive(t *testing.T) {
 			return signed(1, func(a *wire.Alive) { a.Sequence = 11; a.Certificate = make([]byte, 32) })
 		}},
 		{"for another organisation", "membership.wrong_audience", wire.Reject, func() *wire.SignedAlive {
-			return signed(6, func(a *wire.Alive) { a.Own = true; a.Internal = "inside:7051" })
+			return signed(6, func(a *wire.Alive) { a.Own = true; a.Internal = place("inside:7051") })
 		}},
 		{"internal endpoint for all", "membership.malformed", wire.Reject, func() *wire.SignedAlive {
-			return signed(6, func(a *wire.Alive) { a.Internal = "inside:7051" })
+			return signed(6, func(a *wire.Alive) { a.Internal = place("inside:7051") })
 		}},
 		{"of another channel", "membership.wrong_channel", wire.Reject, func() *wire.SignedAlive {
 			return signed(1, func(a *wire.Alive) { a.Sequence = 11; a.Tag = make([]byte, 32) })
@@ -163,42 +164,84 @@ func TestHostileAlive(t *testing.T) {
 }
 
 func TestEndpoints(t *testing.T) {
+	addr := func(text string) []byte { return must(ma.NewMultiaddr(text)).Bytes() }
+	name := func(n string) []byte { // as nobody's library would write it
+		return append([]byte{53, byte(len(n))}, n+"\x06\x1b\x8b"...)
+	}
+	many := slices.Repeat([][]byte{addr("/ip4/10.0.0.1/tcp/7051")}, 9)
 	for _, k := range []struct {
-		id, endpoint string
-		ok           bool
+		id       string
+		endpoint [][]byte
+		seen     string // "": it is refused
+		verdict  wire.Verdict
 	}{
-		{"A14 none", "", true},
-		{"A14 name", "peer0.org1.example.com:7051", true},
-		{"A14 private", "10.0.0.1:7051", true},
-		{"A14 IPv6", "[fd00::1]:7051", true},
-		{"A14 64 KiB", strings.Repeat("a", 64<<10) + ":7051", false},
-		{"A14 port 0", "peer0:0", false},
-		{"A14 port too high", "peer0:65536", false},
-		{"A14 no port", "peer0", false},
-		{"A14 everywhere", "0.0.0.0:7051", false},
-		{"A14 everywhere in IPv6", "[::]:7051", false},
-		{"A14 everywhere, mapped", "[::ffff:0.0.0.0]:7051", false},
-		{"A14 NUL", "peer0\x00:7051", false},
-		{"A14 unix path", "unix:///tmp/socket", false},
-		{"A14 path", "/tmp/socket:1", false},
-		{"A14 zone", "[fe80::1%eth0]:7051", false},
-		{"A14 no host", ":7051", false},
+		{"A14 name", place("peer0.org1.example.com:7051"), "peer0.org1.example.com:7051", wire.Accept},
+		{"A14 private", place("10.0.0.1:7051"), "10.0.0.1:7051", wire.Accept},
+		{"A14 IPv6", place("[fd00::1]:7051"), "[fd00::1]:7051", wire.Accept},
+		{"A14 TCP alone", place("/ip4/10.0.0.1/tcp/7051"), "/ip4/10.0.0.1/tcp/7051", wire.Accept},
+		{"A14 several", place("/dns4/a/tcp/1 /dns6/a/udp/2/quic-v1"), "/dns4/a/tcp/1 /dns6/a/udp/2/quic-v1", wire.Accept},
+		{"A14 eight at most", many, "", wire.Reject},
+		{"A14 loopback", place("127.0.0.1:7051"), "", wire.Ignore},
+		{"A14 loopback, mapped", [][]byte{addr("/ip6/::ffff:127.0.0.1/tcp/1")}, "", wire.Ignore},
+		{"A14 64 KiB", [][]byte{make([]byte, 64<<10)}, "", wire.Reject},
+		{"A14 empty", [][]byte{{}}, "", wire.Reject},
+		{"A14 garbage", [][]byte{[]byte("peer0:7051")}, "", wire.Reject},
+		{"A14 port 0", [][]byte{addr("/ip4/10.0.0.1/tcp/0")}, "", wire.Reject},
+		{"A14 no port", [][]byte{addr("/ip4/10.0.0.1")}, "", wire.Reject},
+		{"A14 UDP alone", [][]byte{addr("/ip4/10.0.0.1/udp/1")}, "", wire.Reject},
+		{"A14 everywhere", [][]byte{addr("/ip4/0.0.0.0/tcp/1")}, "", wire.Reject},
+		{"A14 everywhere in IPv6", [][]byte{addr("/ip6/::/tcp/1")}, "", wire.Reject},
+		{"A14 everywhere, mapped", [][]byte{addr("/ip6/::ffff:0.0.0.0/tcp/1")}, "", wire.Reject},
+		{"A14 many at once", [][]byte{addr("/ip4/224.0.0.1/tcp/1")}, "", wire.Reject},
+		{"A14 a name", [][]byte{name("peer0")}, "/dns/peer0/tcp/7051", wire.Accept},
+		{"A14 NUL", [][]byte{name("peer0\x00")}, "", wire.Reject},
+		{"A14 blank", [][]byte{name("a b")}, "", wire.Reject},
+		{"A14 no host", [][]byte{name("")}, "", wire.Reject},
+		{"A14 unix path", [][]byte{addr("/unix/tmp/socket")}, "", wire.Reject},
+		{"A14 zone", [][]byte{addr("/ip6zone/eth0/ip6/fe80::1/tcp/1")}, "", wire.Reject},
+		{"A14 by way of another", [][]byte{addr("/ip4/10.0.0.1/tcp/1/p2p/" + hostOf(1).String() + "/p2p-circuit")}, "", wire.Reject},
+		{"A14 naming a peer", [][]byte{addr("/ip4/10.0.0.1/tcp/1/p2p/" + hostOf(1).String())}, "", wire.Reject},
+		{"A14 behind a port", [][]byte{addr("/ip4/10.0.0.1/tcp/1/ws")}, "", wire.Reject},
 	} {
 		t.Run(k.id, func(t *testing.T) {
 			cast()
 			synctest.Test(t, func(t *testing.T) {
 				p := newParty(t, 0, nil)
-				err := p.Receive(hostOf(1), signed(1, func(a *wire.Alive) { a.Endpoint = k.endpoint }))
-				if k.ok {
-					require.NoError(t, err)
-					require.Equal(t, k.endpoint, p.List()[1].Endpoint)
-					return
+				for _, own := range []bool{false, true} {
+					err := p.Receive(hostOf(1), signed(1, func(a *wire.Alive) {
+						a.Endpoint, a.Sequence = k.endpoint, 1
+						if own {
+							a.Own, a.Endpoint, a.Internal, a.Sequence = true, nil, k.endpoint, 2
+						}
+					}))
+					require.Equal(t, k.verdict, wire.VerdictOf(err), "%v", err)
+					if k.seen == "" {
+						require.Equal(t, "membership.bad_endpoint", wire.ReasonOf(err).Code(), "%v", err)
+						require.Len(t, p.List(), 1)
+					} else if m := p.List()[1]; own {
+						require.Equal(t, k.seen, m.Internal)
+					} else {
+						require.Equal(t, k.seen, m.Endpoint)
+					}
 				}
-				require.Equal(t, BadEndpoint, wire.ReasonOf(err), "%v", err)
-				require.Len(t, p.List(), 1)
 			})
 		})
 	}
+	t.Run("A14 none", func(t *testing.T) {
+		cast()
+		synctest.Test(t, func(t *testing.T) {
+			p := newParty(t, 0, nil)
+			require.NoError(t, p.Receive(hostOf(1), signed(1, func(a *wire.Alive) { a.Endpoint = nil })))
+			require.Empty(t, p.List()[1].Endpoint)
+		})
+	})
+	t.Run("A14 loopback where we listen on it", func(t *testing.T) {
+		cast()
+		synctest.Test(t, func(t *testing.T) {
+			p := newParty(t, 0, func(c *Config) { c.Loopback = true })
+			require.NoError(t, p.Receive(hostOf(1), signed(1, func(a *wire.Alive) { a.Endpoint = place("127.0.0.1:7051") })))
+		})
+	})
 }
 
 // A9, A10: a replay changes nothing, after a death, after a restart, ever.

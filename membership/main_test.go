@@ -75,7 +75,7 @@ func alive(i int, f func(*wire.Alive)) *wire.Alive {
 	a := &wire.Alive{
 		Tag: tag[:], PkiId: id[:], MspId: s.Identity().MSPID(), PeerId: []byte(hostOf(i)),
 		Incarnation: uint64(bubbleEpoch.UnixMilli()), Sequence: 1, SentAt: now, Height: 7, TipHash: make([]byte, 32),
-		Endpoint: fmt.Sprintf("peer%d:7051", i),
+		Endpoint: place(fmt.Sprintf("peer%d:7051", i)),
 	}
 	sum := sha256.Sum256(s.Identity().Certificate().Raw)
 	a.Certificate = sum[:]
@@ -83,6 +83,15 @@ func alive(i int, f func(*wire.Alive)) *wire.Alive {
 		f(a)
 	}
 	return a
+}
+
+// place is an endpoint as it travels.
+func place(text string) [][]byte {
+	_, raw, err := wire.EncodeEndpoint(text)
+	if err != nil {
+		panic(err)
+	}
+	return raw
 }
 
 func signed(i int, f func(*wire.Alive)) *wire.SignedAlive {

@@ -53,8 +53,9 @@ type Config struct {
 	Chain       [][]byte // our intermediates, DER
 	Tag         [32]byte // of the channel
 	PeerID      peer.ID
-	Endpoint    string        // external endpoint, host:port; empty: invisible to other organisations
-	Internal    string        // internal endpoint, host:port, for the own organisation alone
+	Endpoint    string        // external endpoint, see [wire.ParseEndpoint]; empty: invisible to other organisations
+	Internal    string        // internal endpoint, likewise, for the own organisation alone
+	Loopback    bool          // members' endpoints may be the loopback's: we listen there
 	Role        string        // such as "peer"
 	Version     string        // of the program
 	Incarnation uint64        // above that of every earlier start; milliseconds since 1970
@@ -93,6 +94,7 @@ type Config struct {
 type Members struct {
 	c     Config
 	id    msp.PKIID
+	at    struct{ wide, own [][]byte } // our endpoints, as they travel
 	links *links
 	due   chan struct{} // to Run: publish now
 
@@ -159,6 +161,13 @@ func New(c Config) (*Members, error) {
 		wanted:      make(map[msp.PKIID]time.Time),
 		watchers:    make(map[chan Event]bool),
 		born:        time.Now(),
+	}
+	var err error
+	if m.c.Endpoint, m.at.wide, err = wire.EncodeEndpoint(c.Endpoint); err != nil {
+		return nil, fmt.Errorf("the external %w", err)
+	}
+	if m.c.Internal, m.at.own, err = wire.EncodeEndpoint(c.Internal); err != nil {
+		return nil, fmt.Errorf("the internal %w", err)
 	}
 	m.links = newLinks(c.Open)
 	if c.Load != nil {
@@ -310,19 +319,19 @@ func (m *Members) sign(now time.Time, own, left bool) error {
 	a := &wire.Alive{
 		Tag: m.c.Tag[:], PkiId: m.id[:], MspId: me.MSPID, PeerId: []byte(me.Peer),
 		Incarnation: m.incarnation, Sequence: 2*m.round - 1, SentAt: uint64(now.UnixMilli()),
-		Height: me.Height, TipHash: me.TipHash[:], Endpoint: m.c.Endpoint,
+		Height: me.Height, TipHash: me.TipHash[:], Endpoint: m.at.wide,
 		Certificate: sum[:], Left: left, Role: m.c.Role, Version: m.c.Version,
 	}
 	var err error
-	if a.Endpoint != "" {
+	if len(m.at.wide) > 0 {
 		m.stats.Signed++
 		if m.wide, err = sign(a, m.c.Self, nil); err != nil {
 			return err
 		}
 	}
-	if own || a.Endpoint == "" {
+	if own || len(m.at.wide) == 0 {
 		m.stats.Signed++
-		a.Own, a.Internal, a.Sequence = true, m.c.Internal, 2*m.round
+		a.Own, a.Internal, a.Sequence = true, m.at.own, 2*m.round
 		if m.own, err = sign(a, m.c.Self, nil); err != nil {
 			return err
 		}

@@ -19,7 +19,7 @@ const maxWanted = 1024
 // news, to be passed on; errors carry the reason.
 func (m *Members) Receive(from peer.ID, s *wire.SignedAlive) error {
 	now := time.Now()
-	c, err := parse(m.c.Tag, s)
+	c, err := parse(m.c.Tag, m.c.Loopback, s)
 	if err != nil {
 		return err
 	}
@@ -183,7 +183,7 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 	e, err := m.view.accept(message{
 		member: Member{
 			PKIID: c.id, MSPID: c.MspId, Name: k.id.Name(), Peer: c.peer,
-			Height: c.Height, TipHash: [32]byte(c.Alive.TipHash), Endpoint: c.Endpoint, Internal: c.Internal,
+			Height: c.Height, TipHash: [32]byte(c.Alive.TipHash), Endpoint: wire.FormatEndpoint(c.wide), Internal: wire.FormatEndpoint(c.own),
 			Role: c.Role, Version: c.Version, Incarnation: c.Incarnation, Sequence: c.Sequence,
 		},
 		sentAt: c.sentAt, notAfter: k.id.Certificate().NotAfter, digest: c.digest,
@@ -205,7 +205,7 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 		m.notify(Event{Joined, e.member})
 		fallthrough
 	default:
-		m.act(m.detector.step(event{kind: learn, id: c.id, number: n, org: c.MspId, hidden: c.Endpoint == ""}, now), now)
+		m.act(m.detector.step(event{kind: learn, id: c.id, number: n, org: c.MspId, hidden: len(c.wide) == 0}, now), now)
 		if p, ok := m.hosts[c.id]; ok && m.talks[p] != nil {
 			m.act(m.detector.step(event{kind: meet, id: c.id}, now), now)
 		}

@@ -208,7 +208,7 @@ func (m *Members) tall(t *talk, w *wire.Word) {
 // correct tells a member whose own message is older than one that we accepted
 // of it: its clock or its disk went back.
 func (m *Members) correct(from peer.ID, s *wire.SignedAlive, now time.Time) {
-	c, err := parse(m.c.Tag, s)
+	c, err := parse(m.c.Tag, m.c.Loopback, s)
 	if err != nil {
 		return
 	}

@@ -58,8 +58,8 @@ type Member struct {
 	Self        bool
 	Height      uint64   // as it claims: a hint
 	TipHash     [32]byte // of block Height-1, as it claims
-	Endpoint    string   // host:port that every organisation may dial; empty: none is told
-	Internal    string   // host:port for our own organisation; empty: none is told, or not to us
+	Endpoint    string   // where every organisation may dial it, see [wire.ParseEndpoint]; empty: none is told
+	Internal    string   // where our own organisation may; empty: none is told, or not to us
 	Role        string
 	Version     string
 	Incarnation uint64

@@ -159,7 +159,7 @@ func (c *Channel) rooms() error {
 	}
 	c.members, err = membership.New(membership.Config{
 		Self: n.cfg.Signer, Chain: n.cfg.Chain, Tag: c.tag, PeerID: n.host.ID(),
-		Endpoint: n.cfg.ExternalEndpoint, Internal: n.cfg.Endpoint, Role: "peer", Version: n.cfg.Version,
+		Endpoint: n.cfg.ExternalEndpoint, Internal: n.internal, Loopback: n.loopback(), Role: "peer", Version: n.cfg.Version,
 		Incarnation: incarnation, Period: n.cfg.Alive, Expiry: n.cfg.AliveExpiry,
 		Tip: func() (uint64, [32]byte) { t := c.ledger.Tip(); return t.Height, t.Hash },
 		Open: func(ctx context.Context, p peer.ID) (network.Stream, error) {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
-	"net"
 	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
@@ -19,6 +18,7 @@ import (
 	"grapevine/channel"
 	"grapevine/election"
 	"grapevine/msp"
+	"grapevine/wire"
 )
 
 // Config is what a peer is made of. [Default] gives what most want; Signer,
@@ -45,11 +45,13 @@ type Config struct {
 	// Listen are multiaddrs, such as /ip4/0.0.0.0/tcp/7051. A node that listens
 	// on QUIC alone dials QUIC alone.
 	Listen []string
-	// Endpoint, host:port, is where peers of the own organisation reach this one;
-	// nobody else is told. Empty: they use ExternalEndpoint.
+	// Endpoint is where peers of the own organisation reach this one; nobody else
+	// is told. It is host:port, a multiaddr, or several of these with spaces
+	// between. ":7051" stands for this machine's own address. Empty: they use
+	// ExternalEndpoint; without that, what it listens on.
 	Endpoint string
-	// ExternalEndpoint, host:port, is what other organisations learn. Without
-	// one this peer is not announced to them.
+	// ExternalEndpoint, written likewise, is what other organisations learn.
+	// Without one this peer is not announced to them, and doesn't call on them.
 	ExternalEndpoint string
 	// Bootstrap are peers of the own organisation, host:port or multiaddr, who
 	// are dialled for ever.
@@ -167,13 +169,10 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("Listen %q is no multiaddr: %w", a, err))
 		}
 	}
-	for name, e := range map[string]string{"Endpoint": c.Endpoint, "ExternalEndpoint": c.ExternalEndpoint} {
-		if h, p, err := net.SplitHostPort(e); e != "" && (err != nil || h == "" || p == "" || p == "0") {
-			errs = append(errs, fmt.Errorf("%s %q is not host:port", name, e))
-		}
-	}
+	internal, err := c.internal()
+	errs = append(errs, err, checkEndpoint("Endpoint", internal), checkEndpoint("ExternalEndpoint", c.ExternalEndpoint))
 	for _, b := range c.Bootstrap {
-		if _, err := multiaddrs(b); err != nil {
+		if _, err := wire.ParseEndpoint(b); err != nil {
 			errs = append(errs, fmt.Errorf("Bootstrap: %w", err)) //nolint:staticcheck // the field is called so
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -204,36 +203,4 @@ func tcpFirst(addrs []ma.Multiaddr) []network.AddrDelay {
 		}
 	}
 	return out
-}
-
-// multiaddrs turns host:port, or a multiaddr, into addresses to dial: TCP and
-// QUIC on the same number.
-func multiaddrs(endpoint string) ([]ma.Multiaddr, error) {
-	if endpoint != "" && endpoint[0] == '/' {
-		a, err := ma.NewMultiaddr(endpoint)
-		return []ma.Multiaddr{a}, err
-	}
-	h, port, err := net.SplitHostPort(endpoint)
-	if err != nil {
-		return nil, fmt.Errorf("endpoint %q is neither host:port nor a multiaddr: %w", endpoint, err)
-	}
-	if h == "" || port == "" || port == "0" {
-		return nil, fmt.Errorf("endpoint %q names no host or no port", endpoint)
-	}
-	kind := "dns"
-	if ip, err := netip.ParseAddr(h); err == nil {
-		kind = "ip4"
-		if ip.Is6() && !ip.Is4In6() {
-			kind = "ip6"
-		}
-	}
-	t, err := ma.NewMultiaddr("/" + kind + "/" + h + "/tcp/" + port)
-	if err != nil {
-		return nil, fmt.Errorf("endpoint %q: %w", endpoint, err)
-	}
-	u, err := ma.NewMultiaddr("/" + kind + "/" + h + "/udp/" + port + "/quic-v1")
-	if err != nil {
-		return nil, fmt.Errorf("endpoint %q: %w", endpoint, err)
-	}
-	return []ma.Multiaddr{t, u}, nil
 }

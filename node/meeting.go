@@ -104,6 +104,9 @@ func (m *meeting) refresh(ctx context.Context, g *sync.WaitGroup) {
 	}
 	for _, c := range m.node.Channels() {
 		for _, o := range c.Config().Orgs() {
+			if o.MSPID != own && m.node.hidden() {
+				continue
+			}
 			for _, a := range o.Anchors {
 				want[a] = o.MSPID
 			}
@@ -268,15 +271,6 @@ func (m *meeting) look(ctx context.Context, g *sync.WaitGroup) {
 	}
 }
 
-// endpoint is where this node dials a member: inside the organisation its
-// internal endpoint, if it has told one.
-func (n *Node) endpoint(v membership.Member) string {
-	if v.Internal != "" && v.MSPID == n.Identity().MSPID() {
-		return v.Internal
-	}
-	return v.Endpoint
-}
-
 // greet dials a member that was heard of. Of two that hear of each other the
 // one with the lower peer ID dials at once, the other a beat later if it is
 // still needed, so that there is one connection rather than two.
@@ -287,7 +281,7 @@ func (m *meeting) greet(ctx context.Context, g *sync.WaitGroup, v membership.Mem
 		m.shunnedFor(v.Peer) > 0 || h.Network().Connectedness(v.Peer) == network.Connected || len(h.Network().Peers()) >= fullMesh {
 		return
 	}
-	addrs, err := multiaddrs(endpoint)
+	addrs, err := wire.ParseEndpoint(endpoint)
 	if err != nil {
 		return
 	}

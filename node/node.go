@@ -24,7 +24,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	ma "github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/protobuf/proto"
 
@@ -50,13 +49,14 @@ var (
 // once.
 type Node struct {
 	stack
-	cfg     Config
-	metrics *metrics
-	door    *channel.Door
-	db      *ledger.DB
-	meet    *meeting
-	started time.Time
-	broken  chan error // holds the disk's failure, once
+	cfg      Config
+	metrics  *metrics
+	door     *channel.Door
+	db       *ledger.DB
+	meet     *meeting
+	started  time.Time
+	internal string     // the endpoint told to the own organisation; set by open
+	broken   chan error // holds the disk's failure, once
 
 	mu       sync.Mutex
 	channels map[string]*Channel // owned by mu
@@ -109,8 +109,11 @@ func (n *Node) open() error {
 	if n.cfg.MSP != nil {
 		n.guard.setJudge("", membersOf(n.cfg.MSP))
 	}
-	external, err := n.external()
+	external, err := wire.ParseEndpoint(n.cfg.ExternalEndpoint)
 	if err != nil {
+		return err
+	}
+	if n.internal, err = n.cfg.internal(); err != nil {
 		return err
 	}
 	n.host, n.quic, err = newHost(hostSpec{
@@ -133,13 +136,6 @@ func (n *Node) open() error {
 		}
 	}
 	return listen(n.host, n.cfg.Listen)
-}
-
-func (n *Node) external() ([]ma.Multiaddr, error) {
-	if n.cfg.ExternalEndpoint == "" {
-		return nil, nil
-	}
-	return multiaddrs(n.cfg.ExternalEndpoint)
 }
 
 // Run runs every loop of the peer. It returns when ctx ends, or with the error

@@ -28,7 +28,7 @@ const probeTime = 5 * time.Second
 func (s *stack) probe(ctx context.Context, endpoint string) (peer.AddrInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, probeTime)
 	defer cancel()
-	addrs, err := multiaddrs(endpoint)
+	addrs, err := wire.ParseEndpoint(endpoint)
 	if err != nil {
 		return peer.AddrInfo{}, err
 	}

@@ -29,11 +29,11 @@ func TestGolden(t *testing.T) {
 			"0a0401010101120302020218ac02220203032a020404",
 		},
 		"alive": {
-			&Alive{Tag: fill(1, 2), PkiId: fill(2, 2), MspId: "Org1MSP", PeerId: fill(3, 2), Incarnation: 1 << 40, Sequence: 7, SentAt: 9, Height: 31, TipHash: fill(4, 2), Endpoint: "h:1"},
+			&Alive{Tag: fill(1, 2), PkiId: fill(2, 2), MspId: "Org1MSP", PeerId: fill(3, 2), Incarnation: 1 << 40, Sequence: 7, SentAt: 9, Height: 31, TipHash: fill(4, 2), Endpoint: [][]byte{[]byte("h:1")}},
 			"0a02010112020202" + "1a074f7267314d5350" + "22020303" + "28808080808020" + "3007" + "3809" + "401f" + "4a020404" + "5203683a31",
 		},
 		"alive for the own organisation": {
-			&Alive{Tag: fill(1, 2), PkiId: fill(2, 2), Sequence: 8, Own: true, Internal: "h:1", Certificate: fill(3, 2), Left: true, Role: "peer", Version: "1"},
+			&Alive{Tag: fill(1, 2), PkiId: fill(2, 2), Sequence: 8, Own: true, Internal: [][]byte{[]byte("h:1")}, Certificate: fill(3, 2), Left: true, Role: "peer", Version: "1"},
 			"0a0201011202020230085801" + "6203683a31" + "6a020303" + "7001" + "7a0470656572" + "82010131",
 		},
 		"word": {

@@ -16,7 +16,7 @@ var effective = lowered(
 	"peer.id", "peer.networkId", "peer.listenAddress", "peer.localMspId", "peer.mspConfigPath", "peer.fileSystemPath",
 	"peer.tls.rootcert.file", "General.TLS.RootCAs", // judged; both sides of our own TLS name their roots elsewhere
 	"peer.tls.enabled", "peer.tls.cert.file", "peer.tls.key.file", "peer.tls.clientCert.file", "peer.tls.clientKey.file",
-	"peer.gossip.bootstrap", "peer.gossip.externalEndpoint", "peer.gossip.useLeaderElection", "peer.gossip.orgLeader",
+	"peer.address", "peer.addressAutoDetect", "peer.gossip.bootstrap", "peer.gossip.endpoint", "peer.gossip.externalEndpoint", "peer.gossip.useLeaderElection", "peer.gossip.orgLeader",
 	"peer.gossip.aliveTimeInterval", "peer.gossip.skipBlockVerification",
 	"peer.deliveryclient.connTimeout", "peer.deliveryclient.minimalReconnectInterval",
 	"peer.deliveryclient.reConnectBackoffThreshold", "peer.deliveryclient.addressOverrides",

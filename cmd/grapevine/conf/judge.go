@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"grapevine/cmd/grapevine/fault"
+	"grapevine/wire"
 )
 
 // maxBackoff bounds one pause between two attempts to reach an orderer.
@@ -148,11 +149,9 @@ func (s *Settings) judgeSpread() {
 func (s *Settings) judgeAddresses() {
 	external := s.str("peer.gossip.externalEndpoint")
 	for _, p := range []string{"peer.gossip.externalEndpoint", "peer.gossip.endpoint"} {
-		if host, _, err := net.SplitHostPort(s.str(p)); err == nil {
-			if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-				v := s.value(p)
-				s.add(wrong(v.Key, v.Text, v.Source, "nobody can dial "+host))
-			}
+		if _, _, err := wire.EncodeEndpoint(s.str(p)); err != nil {
+			v := s.value(p)
+			s.add(wrong(v.Key, v.Text, v.Source, err.Error()))
 		}
 	}
 	if external == "" {

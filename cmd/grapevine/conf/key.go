@@ -17,6 +17,7 @@ const (
 	Duration              // 10s, 500ms [time.Duration]
 	List                  // a list, or a string with spaces or commas [[]string]
 	Dial                  // host:port to be reached by others, or empty [string]
+	Endpoint              // host:port or multiaddr, or several, to be reached by others; or empty [string]
 	Listen                // host:port to listen on; port 0 takes a free one [string]
 	Dials                 // a list of host:port or multiaddrs [[]string]
 	Multi                 // a list of multiaddrs to listen on [[]string]
@@ -27,7 +28,7 @@ const (
 )
 
 var kindNames = [...]string{
-	"string", "true or false", "whole number", "size in bytes", "duration", "list", "host:port", "host:port",
+	"string", "true or false", "whole number", "size in bytes", "duration", "list", "host:port", "host:port or multiaddr, or several", "host:port",
 	"list of host:port or multiaddr", "list of multiaddrs", "path", "list of paths", "list of {from, to, caCertsFile}", "anything",
 }
 

@@ -4,8 +4,8 @@ package conf
 // is "" and Fabric isn't, Absent says what happens instead.
 var gossipKeys = []Key{
 	{Path: "peer.gossip.bootstrap", Kind: Dials, Treatment: Honoured, Absent: "none", Fabric: "127.0.0.1:7051", Meaning: "First contacts, of the own organisation only. Other organisations are met through the anchor peers of the channel."},
-	{Path: "peer.gossip.endpoint", Kind: Dial, Treatment: Honoured, Absent: "peer.address, or found automatically", Meaning: "The address that peers of the own organisation dial."},
-	{Path: "peer.gossip.externalEndpoint", Kind: Dial, Treatment: Honoured, Absent: "invisible to other organisations", Meaning: "The address that peers of other organisations learn. Unset: this peer isn't announced to them."},
+	{Path: "peer.gossip.endpoint", Kind: Endpoint, Treatment: Honoured, Absent: "peer.address, or found automatically", Meaning: "The address that peers of the own organisation dial."},
+	{Path: "peer.gossip.externalEndpoint", Kind: Endpoint, Treatment: Honoured, Absent: "invisible to other organisations", Meaning: "The address that peers of other organisations learn. Unset: this peer isn't announced to them."},
 	{Path: "peer.gossip.useLeaderElection", Kind: Bool, Treatment: Honoured, Default: "true", Fabric: "false", Meaning: "Dynamic election: the organisation's peers choose who pulls blocks from the ordering service. False where orgLeader alone is set to true."},
 	{Path: "peer.gossip.orgLeader", Kind: Bool, Treatment: Honoured, Default: "false", Fabric: "true", Meaning: "Static leader: this peer pulls blocks, whatever others do. False with useLeaderElection false: standby, never a leader."},
 	{Path: "peer.gossip.election.startupGracePeriod", Kind: Duration, Treatment: Honoured, Default: "2s", Fabric: "15s", zero: zeroDefault, Meaning: "How long a starting peer waits for a leader to show before it stands for election."},

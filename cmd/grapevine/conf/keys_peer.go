@@ -4,7 +4,7 @@ package conf
 var coreKeys = []Key{
 	{Path: "peer.id", Kind: String, Treatment: Honoured, Fabric: "jdoe", Absent: "the certificate's name", Meaning: "The peer's name in logs and lists."},
 	{Path: "peer.networkId", Kind: String, Treatment: Honoured, Default: "dev", Fabric: "dev", Meaning: "Names the network; peers of another one are strangers."},
-	{Path: "peer.address", Kind: Dial, Treatment: Honoured, Absent: "found automatically", Fabric: "0.0.0.0:7051", Meaning: "The peer's address within its organisation, where peer.gossip.endpoint doesn't say another."},
+	{Path: "peer.address", Kind: Endpoint, Treatment: Honoured, Absent: "found automatically", Fabric: "0.0.0.0:7051", Meaning: "The peer's address within its organisation, where peer.gossip.endpoint doesn't say another."},
 	{Path: "peer.listenAddress", Kind: Listen, Treatment: Honoured, Default: "0.0.0.0:7051", Fabric: "0.0.0.0:7051", Meaning: "Where the peer listens, TCP and QUIC on the same number; p2p.listen replaces it."},
 	{Path: "peer.addressAutoDetect", Kind: Bool, Treatment: Honoured, Default: "false", Fabric: "false", Meaning: "Take the host of the peer's address from the machine."},
 	{Path: "peer.localMspId", Kind: String, Treatment: Honoured, Fabric: "SampleOrg", Absent: "none: must be set", Meaning: "The MSP ID of the peer's organisation."},

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"grapevine/cmd/grapevine/fault"
+	"grapevine/wire"
 )
 
 // A Mode says how a peer comes to lead its organisation on a channel.
@@ -28,10 +29,9 @@ type Peer struct {
 	MSPDir         string
 	Dir            string   // data folder
 	Listen         []string // libp2p multiaddrs, TCP and QUIC
-	Address        string   // host:port within the organisation; "" to be found
-	External       string   // host:port that other organisations learn; "" for none
+	Address        string   // endpoint within the organisation; ":PORT": the machine's address; "" to be found
+	External       string   // endpoint that other organisations learn; "" for none
 	Bootstrap      []string // host:port or multiaddr
-	AutoDetect     bool
 	Mode           Mode
 	ModeSet        bool // false: nobody set either leader flag
 	Gossip         Gossip
@@ -140,8 +140,8 @@ func (s *Settings) Peer() (*Peer, error) {
 		ID: s.str("peer.id"), NetworkID: orDefault(s.str("peer.networkId"), "dev"),
 		MSPID: s.str("peer.localMspId"), MSPDir: s.path("peer.mspConfigPath"), Dir: s.path("peer.fileSystemPath"),
 		Address: s.address(), External: s.str("peer.gossip.externalEndpoint"),
-		Bootstrap: s.list("peer.gossip.bootstrap"), AutoDetect: s.flag("peer.addressAutoDetect"),
-		Mode: s.mode(), ModeSet: s.set("peer.gossip.useLeaderElection") || s.set("peer.gossip.orgLeader"),
+		Bootstrap: s.list("peer.gossip.bootstrap"),
+		Mode:      s.mode(), ModeSet: s.set("peer.gossip.useLeaderElection") || s.set("peer.gossip.orgLeader"),
 		Gossip: s.gossip(), Deliver: s.deliver(),
 		TLS: TLS{
 			Enabled: s.flag("peer.tls.enabled"), ClientAuth: s.flag("peer.tls.clientAuthRequired"),
@@ -173,16 +173,20 @@ func (s *Settings) Peer() (*Peer, error) {
 	return p, err
 }
 
-// address is the endpoint within the organisation: 0.0.0.0 stands for "find out".
+// address is the endpoint within the organisation: 0.0.0.0 stands for "find out",
+// and addressAutoDetect for the machine's address with peer.address's port.
 func (s *Settings) address() string {
-	for _, k := range []string{"peer.gossip.endpoint", "peer.address"} {
-		a := s.str(k)
-		host, _, err := net.SplitHostPort(a)
-		if ip := net.ParseIP(host); err == nil && (ip == nil || !ip.IsUnspecified()) {
-			return a
-		}
+	if e := s.str("peer.gossip.endpoint"); e != "" {
+		return e
 	}
-	return ""
+	a := s.str("peer.address")
+	if _, port, err := net.SplitHostPort(a); err == nil && s.flag("peer.addressAutoDetect") {
+		return ":" + port
+	}
+	if _, _, err := wire.EncodeEndpoint(a); err != nil {
+		return ""
+	}
+	return a
 }
 
 func (s *Settings) mode() Mode {

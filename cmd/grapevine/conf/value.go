@@ -9,6 +9,8 @@ import (
 
 	"github.com/multiformats/go-multiaddr"
 	"go.yaml.in/yaml/v3"
+
+	"grapevine/wire"
 )
 
 // Bounds of values. A duration above ten years is a slip, not a wish.
@@ -46,6 +48,8 @@ func parseText(k *Key, s string) (any, *badValue) {
 		return parseOverridesText(s)
 	case Dial:
 		return s, checkDial(s)
+	case Endpoint:
+		return s, checkEndpoint(s)
 	case Listen:
 		return s, checkListen(s)
 	case String, Path, Anything:
@@ -202,6 +206,21 @@ func checkDial(s string) *badValue {
 	}
 	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 		return bad("%s has no port from 1 to 65535", quote(s))
+	}
+	return nil
+}
+
+// checkEndpoint checks host:port and multiaddrs. Fabric's sample says 0.0.0.0
+// where the address is to be found, so an address that is everywhere passes.
+func checkEndpoint(s string) *badValue {
+	for _, w := range words(s) {
+		if w[0] != '/' {
+			if b := checkDial(w); b != nil {
+				return b
+			}
+		} else if _, err := wire.ParseEndpoint(w); err != nil {
+			return bad("%s is no multiaddr of a TCP or QUIC port: %v", quote(w), err)
+		}
 	}
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"time"
 
@@ -132,11 +131,8 @@ func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
 	cfg := node.Default()
 	cfg.Dir, cfg.Name, cfg.NetworkID = c.Dir, c.ID, c.NetworkID
 	cfg.Signer, cfg.Chain, cfg.MSP = id.Signer, id.Chain, id.MSP
-	cfg.Listen, cfg.ExternalEndpoint, cfg.Bootstrap = c.Listen, c.External, c.Bootstrap
+	cfg.Listen, cfg.Endpoint, cfg.ExternalEndpoint, cfg.Bootstrap = c.Listen, c.Address, c.External, c.Bootstrap
 	cfg.Version = b.Version
-	if _, port, err := net.SplitHostPort(c.Address); err == nil && port != "0" {
-		cfg.Endpoint = c.Address
-	}
 	cfg.Leader = m
 	cfg.Orderers = node.OrdererClient{
 		Overrides: overrides, Certificate: cert, DialTimeout: c.Deliver.ConnTimeout,
