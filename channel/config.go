@@ -49,6 +49,8 @@ type Config struct {
 	batch        *ab.BatchSize
 	batchTimeout time.Duration
 	capabilities map[string]bool // of the channel group
+	application  map[string]bool // capabilities of the application group
+	anonymous    bool            // an organisation's MSP isn't one of X.509
 
 	rules *block.Rules
 
@@ -169,6 +171,14 @@ func (c *Config) Maintenance() bool { return c.maintenance }
 
 // Capable reports whether the channel group has a capability, such as "V3_0".
 func (c *Config) Capable(name string) bool { return c.capabilities[name] }
+
+// ApplicationCapable reports whether the application group has a capability, such
+// as "V2_0".
+func (c *Config) ApplicationCapable(name string) bool { return c.application[name] }
+
+// Anonymous reports whether an organisation's MSP isn't one of X.509 certificates:
+// its members can't be judged here, and count nowhere.
+func (c *Config) Anonymous() bool { return c.anonymous }
 
 // Member reports whether an identity may read the channel now: valid under
 // this configuration by the live judge, and within Readers. Intermediates are

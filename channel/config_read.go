@@ -82,11 +82,15 @@ func (c *Config) readCapabilities(root *common.ConfigGroup) error {
 					group, name, block.UnsupportedCapability)
 			}
 		}
-		if group == groupChannel {
-			c.capabilities = make(map[string]bool)
-			for name := range caps.Capabilities {
-				c.capabilities[name] = true
-			}
+		has := make(map[string]bool, len(caps.Capabilities))
+		for name := range caps.Capabilities {
+			has[name] = true
+		}
+		switch group {
+		case groupChannel:
+			c.capabilities = has
+		case groupApplication:
+			c.application = has
 		}
 	}
 	return nil
@@ -109,6 +113,7 @@ func (c *Config) readMSPs(groups ...*common.ConfigGroup) error {
 				return fmt.Errorf("organisation %s: %w", name, err)
 			}
 			if conf == nil {
+				c.anonymous = true
 				continue
 			}
 			if other := seen[conf.Name]; other != nil {

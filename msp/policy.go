@@ -61,16 +61,27 @@ func SatisfiedBy(d Directory, p Policy, id *Identity) error {
 	if v.unknown != nil {
 		return v.invalid
 	}
-	return q.match(&ballot{voters: []voter{{m, v}}})
+	return q.match(&Ballot{voters: []voter{{m, v}}})
 }
 
 // A matcher is a policy over identities whose signatures have been verified.
-type matcher interface{ match(*ballot) error }
+type matcher interface{ match(*Ballot) error }
 
-// A ballot is the identities that signed, each once, in order.
-type ballot struct {
+// A Ballot is the identities whose signatures over something hold, each once, in
+// order: the costly part of judging a policy, done once for several policies. It
+// is immutable and safe for concurrent use.
+type Ballot struct {
 	voters  []voter
 	dropped []error
+}
+
+// Meets says whether those who signed satisfy p, as p's Evaluate would.
+func (b *Ballot) Meets(p Policy) error {
+	q, ok := p.(matcher)
+	if !ok {
+		return fmt.Errorf("policy of type %T takes signatures only: %w", p, BadPolicy)
+	}
+	return q.match(b)
 }
 
 type voter struct {
@@ -78,9 +89,9 @@ type voter struct {
 	v *verdict
 }
 
-// count verifies sigs (Fabric: SignatureSetToValidIdentities).
-func count(d Directory, sigs []SignedData) *ballot {
-	b := &ballot{}
+// Count verifies signatures (Fabric: SignatureSetToValidIdentities).
+func Count(d Directory, sigs []SignedData) *Ballot {
+	b := &Ballot{}
 	type person struct {
 		mspID string
 		hash  [32]byte
@@ -115,7 +126,7 @@ func count(d Directory, sigs []SignedData) *ballot {
 	return b
 }
 
-func (b *ballot) unmet(policy string) error {
+func (b *Ballot) unmet(policy string) error {
 	u := &Unmet{Policy: policy, Causes: b.dropped[:len(b.dropped):len(b.dropped)]}
 	for _, w := range b.voters {
 		if w.v.invalid != nil {
@@ -128,7 +139,7 @@ func (b *ballot) unmet(policy string) error {
 type deny struct{}
 
 func (deny) Evaluate(Directory, []SignedData) error { return PolicyMissing }
-func (deny) match(*ballot) error                    { return PolicyMissing }
+func (deny) match(*Ballot) error                    { return PolicyMissing }
 
 // ImplicitMeta makes the policy that is satisfied if enough of the sub-groups'
 // policies are: one, all, or more than half. A nil sub stands for a sub-group
@@ -164,7 +175,7 @@ type meta struct {
 }
 
 func (p *meta) Evaluate(d Directory, sigs []SignedData) error {
-	b := count(d, sigs)
+	b := Count(d, sigs)
 	return p.ask(b, func(s Policy) error {
 		if q, ok := s.(matcher); ok {
 			return q.match(b)
@@ -173,7 +184,7 @@ func (p *meta) Evaluate(d Directory, sigs []SignedData) error {
 	})
 }
 
-func (p *meta) match(b *ballot) error {
+func (p *meta) match(b *Ballot) error {
 	return p.ask(b, func(s Policy) error {
 		if q, ok := s.(matcher); ok {
 			return q.match(b)
@@ -182,7 +193,7 @@ func (p *meta) match(b *ballot) error {
 	})
 }
 
-func (p *meta) ask(b *ballot, satisfied func(Policy) error) error {
+func (p *meta) ask(b *Ballot, satisfied func(Policy) error) error {
 	met := 0
 	for _, s := range p.subs {
 		if met >= p.need {

@@ -37,9 +37,9 @@ type tree struct {
 // A node takes from voters those that it needs and are not taken.
 type node func(voters []voter, taken []bool) bool
 
-func (s *tree) Evaluate(d Directory, sigs []SignedData) error { return s.match(count(d, sigs)) }
+func (s *tree) Evaluate(d Directory, sigs []SignedData) error { return s.match(Count(d, sigs)) }
 
-func (s *tree) match(b *ballot) error {
+func (s *tree) match(b *Ballot) error {
 	if s.root(b.voters, make([]bool, len(b.voters))) {
 		return nil
 	}
