@@ -314,10 +314,10 @@ func (d *detector) defend(from msp.PKIID, a accusation, pinged bool, now time.Ti
 	d.out = append(d.out, action{refute: true})
 }
 
-// errand pings somebody for another.
+// errand pings somebody for another, who may know of him.
 func (d *detector) errand(from msp.PKIID, w say, now time.Time) {
-	t := d.all[*w.target]
-	if t == nil || !t.connected || len(d.errands) >= maxErrands {
+	t, asker := d.all[*w.target], d.all[from]
+	if t == nil || !t.connected || len(d.errands) >= maxErrands || t.hidden && (asker == nil || asker.org != t.org) {
 		return
 	}
 	d.nonce++

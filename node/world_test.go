@@ -48,6 +48,12 @@ func newWorld(t testing.TB) *world {
 // genesis is block 0 of a channel of some organisations.
 func (w *world) genesis(name string, orgs ...int) *common.Block {
 	w.t.Helper()
+	return w.anchored(name, nil, orgs...)
+}
+
+// anchored is the same with anchor peers, host:port.
+func (w *world) anchored(name string, anchors map[int]string, orgs ...int) *common.Block {
+	w.t.Helper()
 	cert, err := w.orderer.TLS("orderer0", "localhost", "127.0.0.1")
 	require.NoError(w.t, err)
 	p := genesis.Profile{
@@ -62,7 +68,11 @@ func (w *world) genesis(name string, orgs ...int) *common.Block {
 	}
 	for _, i := range orgs {
 		o := w.orgs[i]
-		p.Orgs = append(p.Orgs, genesis.Org{Name: o.Domain, MSPID: o.MSPID, MSP: o.MSPConfig()})
+		org := genesis.Org{Name: o.Domain, MSPID: o.MSPID, MSP: o.MSPConfig()}
+		if a := anchors[i]; a != "" {
+			org.Anchors = []string{a}
+		}
+		p.Orgs = append(p.Orgs, org)
 	}
 	b, err := genesis.Block(p)
 	require.NoError(w.t, err)
