@@ -343,7 +343,7 @@ func (d *detector) accused(from msp.PKIID, a accusation, now time.Time) {
 	q.looks++
 	if s.connected {
 		d.look(s, now)
-	} else if len(s.accusers) >= min(enough+d.lossy(), d.living-2) {
+	} else if len(s.accusers) >= min(enough+d.lossy(), d.knowers(s)-2) {
 		d.look(s, now)
 		d.suspect(s, now)
 	}

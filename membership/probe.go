@@ -96,6 +96,20 @@ func (d *detector) advance(s *subject, now time.Time) {
 	}
 }
 
+// knowers counts the living others that may know of s, s included.
+func (d *detector) knowers(s *subject) int {
+	if !s.hidden {
+		return d.living
+	}
+	n := 0
+	for _, o := range d.all {
+		if o.org == s.org && (o.state == Alive || o.state == Suspect) {
+			n++
+		}
+	}
+	return n
+}
+
 // suspect makes s suspect and tells others.
 func (d *detector) suspect(s *subject, now time.Time) {
 	d.become(s, Suspect)

@@ -101,6 +101,37 @@ func TestAnchors(t *testing.T) {
 	})
 }
 
+// TestHiddenDeath: of a member that only its own organisation knows, the word of
+// that organisation's members suffices, however many others there are.
+func TestHiddenDeath(t *testing.T) {
+	cast()
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, func(k int, c *Config) {
+			if k == 2 {
+				c.Endpoint = ""
+			}
+		}, 0, 1, 2, 6, 7, 8, 9, 10, 11)
+		for i := range w.parties {
+			w.run(i)
+			for j := range i {
+				if i != 2 || j == 1 {
+					w.join(i, j)
+				}
+			}
+		}
+		time.Sleep(10 * time.Second)
+		m, _ := w.sees(0, 2)
+		require.Equal(t, Alive, m.State, "by hearsay")
+		w.cut(1, 2, false)
+		time.Sleep(8 * time.Second)
+		for i := range 2 {
+			m, _ := w.sees(i, 2)
+			require.Equal(t, Dead, m.State)
+		}
+		w.end()
+	})
+}
+
 func TestLeave(t *testing.T) {
 	cast()
 	synctest.Test(t, func(t *testing.T) {
