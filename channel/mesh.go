@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
@@ -91,6 +92,7 @@ type Mesh struct {
 	pubsub *pubsub.PubSub
 	topics map[string]*pubsub.Topic // pubsub and topics are set before ready is closed
 	cuts   chan peer.ID             // whose streams Run is to reset
+	held   atomic.Int64             // messages that wait to be forwarded
 
 	gate sync.RWMutex // held for reading while a validator runs
 	over bool         // nothing is judged any more; guarded by gate
@@ -274,8 +276,8 @@ func (m *Mesh) greet() {
 
 // validateBlock is GossipSub's validator of the blocks' topic. What it accepts
 // it has delivered.
-func (m *Mesh) validateBlock(_ context.Context, from peer.ID, msg *pubsub.Message) pubsub.ValidationResult {
-	return m.validate(from, msg, func() error {
+func (m *Mesh) validateBlock(ctx context.Context, from peer.ID, msg *pubsub.Message) pubsub.ValidationResult {
+	v := m.validate(from, msg, func() error {
 		told, err := m.judge.announcement(from, msg.GetData())
 		if err == nil {
 			m.conf.Deliver(told)
@@ -288,6 +290,28 @@ func (m *Mesh) validateBlock(_ context.Context, from peer.ID, msg *pubsub.Messag
 		}
 		return err
 	})
+	if v == pubsub.ValidationAccept && from != m.view.ID() && floodPublish(m.conf.Members) {
+		m.hold(ctx)
+	}
+	return v
+}
+
+// hold waits before a message that was delivered is forwarded. Where publishers
+// send to all members, nearly everybody has the message from its publisher, and
+// says so to its mesh by IDONTWANT; once that has come, forwarding is left for
+// those who the publisher didn't reach. When many are held already, nobody
+// waits.
+func (m *Mesh) hold(ctx context.Context) {
+	if m.held.Add(1) <= maxHeld {
+		t := time.NewTimer(holdTime)
+		defer t.Stop()
+		select {
+		case <-t.C:
+		case <-m.ended:
+		case <-ctx.Done():
+		}
+	}
+	m.held.Add(-1)
 }
 
 // validateAlive is GossipSub's validator of the alive messages' topic.

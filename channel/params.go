@@ -25,18 +25,21 @@ const (
 	// than the cores; 500 ms is for one that waits its turn.
 	validatorTimeout     = 500 * time.Millisecond
 	validatorConcurrency = 64
-	// A channel of at most thinGroup members is fully connected, so its mesh may
-	// be thin: D=3, Dlo=2, Dhi=4. Blocks of 8 KiB inline, N = 10 and 25: 1.8
-	// copies to a receiver and half the CPU of D=6. It can't be thinner: with
-	// Dhi=3 now and then a member finds every other's mesh full and stays out,
-	// with Dlo=3 grafts cross prunes and nothing settles, with D=2 there are
-	// islands; such members wait half a second for gossip.
+	// A channel of at most thinGroup members is fully connected. There a
+	// publisher sends to all, and the mesh, D=3, Dlo=2, Dhi=4, serves those whom
+	// that doesn't reach. It can't be thinner: with Dhi=3 now and then a member
+	// finds every other's mesh full and stays out, with Dlo=3 grafts cross prunes
+	// and nothing settles, with D=2 there are islands.
 	thinGroup = 64
-	// smallGroup is up to how many members a publisher sends to its mesh alone.
-	smallGroup = 25
+	// holdTime is how long a receiver in such a group waits before it forwards,
+	// so that its mesh's IDONTWANTs come first: twice 25 ms of link.
+	holdTime = 50 * time.Millisecond
+	// maxHeld bounds how many messages wait so at once; below
+	// validatorConcurrency, for each holds a validator.
+	maxHeld = validatorConcurrency / 2
 	// iDontWant is from which size a receiver tells its mesh that it has a
 	// message; MaxIDontWantLength bounds such ids in one RPC.
-	iDontWant          = 4 << 10
+	iDontWant          = 1 << 10
 	maxIDontWantLength = 64
 	maxIHaveLength     = 5000
 	maxIHaveMessages   = 10
@@ -78,15 +81,9 @@ func meshParams(n int) pubsub.GossipSubParams {
 }
 
 // floodPublish says whether a publisher sends to all members at once instead of
-// to its mesh. In small groups it doesn't, for the goal is two copies to a
-// receiver. Measured with D=3 and blocks of 8 KiB inline, N = 10 and 25: without
-// it 1.6-1.9 copies, and p99 106 and 132 ms on links of 25 ms; with it 3.2-3.6
-// copies, p99 32 and 43 ms, half again to twice the CPU, and no gain on
-// loopback. In middling groups a thin mesh alone takes too many hops: N = 50 on
-// links of 25 ms, 8 KiB: p99 210 ms and 1.8 copies without, 62 ms and 3.7 with
-// it (D=6 with it: 63 ms and 8.1). In large ones a publisher's link can't bear
-// it.
-func floodPublish(n int) bool { return n > smallGroup && n <= thinGroup }
+// to its mesh: one hop, and with [Mesh.hold] about one copy. In large groups a
+// publisher's link can't bear it.
+func floodPublish(n int) bool { return n <= thinGroup }
 
 // topicScore returns a topic's score parameters. P3 and P3b, which punish who
 // delivers little, are off: an idle channel would punish the honest. The price
