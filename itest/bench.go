@@ -26,7 +26,7 @@ type Load struct {
 // A Measure is what one network made of one load, all turns together.
 type Measure struct {
 	Arrival []time.Duration // until a receiver held the block, proven true
-	Disk    []time.Duration // until it was in order and durable there; none for raw GossipSub
+	Disk    []time.Duration // until it was in order and durable there; none where nothing is kept
 	Copies  float64         // of bodies that came to a receiver
 	Bytes   float64         // that came to a receiver for each byte delivered, all protocols
 	CPU     time.Duration   // of the whole process, for each MiB delivered
@@ -52,6 +52,8 @@ type carrier interface {
 	// counts are those of the receivers since the start: messages about
 	// blocks, bytes of pulled blocks, bytes of everything.
 	counts() (messages, pulled uint64, bytes int64)
+	// durable says whether its nodes keep blocks on disk.
+	durable() bool
 	// arrivals is where the network notes what comes.
 	arrivals() *arrivals
 	close() error
@@ -97,24 +99,40 @@ func (a *arrivals) wait(ctx context.Context, m map[uint64][]time.Time, n uint64,
 	}
 }
 
+// A Comparison is what three networks made of the same loads.
+type Comparison struct {
+	Ours []Measure
+	Raw  []Measure // raw GossipSub, which believes and keeps nothing
+	// Kept is raw GossipSub whose receivers check what comes as ours do, and
+	// write and sync its bytes to a file: no less can be done by who holds a
+	// proven block on disk.
+	Kept []Measure
+}
+
 // Compare runs the loads on a network of ours and on raw GossipSub, with the
 // same number of nodes in this process, by turns: rounds of each, and what goes
 // first changes. progress is told what goes on.
-func Compare(ctx context.Context, nodes, organisations, rounds int, loads []Load, progress func(string)) (ours, raw []Measure, err error) {
-	ours, raw = make([]Measure, len(loads)), make([]Measure, len(loads))
+func Compare(ctx context.Context, nodes, organisations, rounds int, loads []Load, progress func(string)) (c Comparison, err error) {
+	c = Comparison{make([]Measure, len(loads)), make([]Measure, len(loads)), make([]Measure, len(loads))}
+	networks := []struct {
+		name  string
+		into  []Measure
+		start func() (carrier, error)
+	}{
+		{"grapevine", c.Ours, func() (carrier, error) { return newGrapevine(ctx, nodes, organisations) }},
+		{"gossipsub", c.Raw, func() (carrier, error) { return newRaw(ctx, nodes, false) }},
+		{"gossipsub, checked and synced", c.Kept, func() (carrier, error) { return newRaw(ctx, nodes, true) }},
+	}
 	for round := range rounds {
-		for turn := range 2 {
-			name, into, start := "grapevine", ours, func() (carrier, error) { return newGrapevine(ctx, nodes, organisations) }
-			if (turn+round)%2 == 1 {
-				name, into, start = "gossipsub", raw, func() (carrier, error) { return newRaw(ctx, nodes) }
-			}
-			progress(fmt.Sprintf("%d nodes, round %d of %d: %s", nodes, round+1, rounds, name))
-			if err := play(ctx, start, nodes-1, loads, into); err != nil {
-				return nil, nil, fmt.Errorf("%s: %w", name, err)
+		for turn := range networks {
+			n := networks[(turn+round)%len(networks)]
+			progress(fmt.Sprintf("%d nodes, round %d of %d: %s", nodes, round+1, rounds, n.name))
+			if err := play(ctx, n.start, nodes-1, loads, n.into); err != nil {
+				return c, fmt.Errorf("%s: %w", n.name, err)
 			}
 		}
 	}
-	return ours, raw, nil
+	return c, nil
 }
 
 // play runs all loads on one network.
@@ -143,7 +161,7 @@ func play(ctx context.Context, start func() (carrier, error), receivers int, loa
 func measure(ctx context.Context, net carrier, receivers int, l Load) (m Measure, err error) {
 	a := net.arrivals()
 	durable := a.held
-	if _, ok := net.(*grapevine); ok {
+	if net.durable() {
 		durable = a.disk
 	}
 	whole, cancel := context.WithTimeout(ctx, time.Duration(l.Count)*l.Every+startTime)

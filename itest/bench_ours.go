@@ -104,6 +104,8 @@ func (g *grapevine) counts() (messages, pulled uint64, bytes int64) {
 	return g.Heard(), pulled, bytes
 }
 
+func (g *grapevine) durable() bool { return true }
+
 func (g *grapevine) arrivals() *arrivals { return g.came }
 
 func (g *grapevine) close() error {

@@ -5,8 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/libp2p/go-libp2p"
@@ -19,28 +23,48 @@ import (
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"google.golang.org/protobuf/proto"
+
+	"grapevine/block"
+	"grapevine/channel"
 )
 
 // raw is the same number of plain libp2p hosts, TCP, TLS and yamux as ours,
 // fully connected, with GossipSub as it comes (D = 6): whole blocks, believed
-// without a look and kept nowhere.
+// without a look and kept nowhere; or, when they are kept, checked as our nodes
+// check them, written to a file of the receiver's and synced, all after they
+// were forwarded.
 type raw struct {
 	world  *World
 	came   *arrivals
 	hosts  []host.Host
 	topics []*pubsub.Topic
 	heard  []*hearer
+	kept   bool
+	dir    string
+	rules  *block.Rules
 	bytes  []*metrics.BandwidthCounter
 	stop   context.CancelFunc
 	listen sync.WaitGroup
+	files  []*os.File
+	mu     sync.Mutex
+	failed error // owned by mu
 }
 
-func newRaw(ctx context.Context, nodes int) (carrier, error) {
+func newRaw(ctx context.Context, nodes int, kept bool) (carrier, error) {
 	w, err := NewWorld(1)
 	if err != nil {
 		return nil, err
 	}
-	r := &raw{world: w, came: newArrivals()}
+	conf, err := channel.Parse(w.Genesis)
+	if err != nil {
+		return nil, err
+	}
+	r := &raw{world: w, came: newArrivals(), kept: kept, rules: conf.Rules()}
+	if kept {
+		if r.dir, err = benchFolder(); err != nil {
+			return nil, err
+		}
+	}
 	ctx, r.stop = context.WithCancel(ctx)
 	for range nodes {
 		if err = r.add(ctx); err != nil {
@@ -96,18 +120,53 @@ func (r *raw) add(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	keep := func([]byte) error { return nil }
+	if r.kept {
+		f, err := os.Create(filepath.Join(r.dir, strconv.Itoa(len(r.hosts))))
+		if err != nil {
+			return err
+		}
+		r.files = append(r.files, f)
+		keep = func(b []byte) error { return r.keep(f, b) }
+	}
 	r.listen.Go(func() {
 		for {
 			m, err := sub.Next(ctx)
 			if err != nil {
 				return
 			}
+			n := binary.BigEndian.Uint64(m.Data)
 			if !first {
-				r.came.note(r.came.held, binary.BigEndian.Uint64(m.Data))
+				r.came.note(r.came.held, n)
+			}
+			if err := keep(m.Data[8:]); err != nil {
+				r.fail(err)
+				return
+			}
+			if !first && r.kept {
+				r.came.note(r.came.disk, n)
 			}
 		}
 	})
 	return nil
+}
+
+// keep checks a block and makes it durable.
+func (r *raw) keep(f *os.File, raw []byte) error {
+	if _, err := block.Check(r.rules, raw); err != nil {
+		return err
+	}
+	if _, err := f.Write(raw); err != nil {
+		return err
+	}
+	return syscall.Fdatasync(int(f.Fd()))
+}
+
+// fail notes what a receiver couldn't keep; close tells.
+func (r *raw) fail(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed = errors.Join(r.failed, err)
 }
 
 // number is a message's id: that of its block, which stands in front.
@@ -136,12 +195,20 @@ func (r *raw) counts() (messages, pulled uint64, bytes int64) {
 	return messages, 0, bytes
 }
 
+func (r *raw) durable() bool { return r.kept }
+
 func (r *raw) arrivals() *arrivals { return r.came }
 
 func (r *raw) close() error {
 	r.stop()
 	r.listen.Wait()
-	var errs []error
+	errs := []error{r.failed}
+	for _, f := range r.files {
+		errs = append(errs, f.Close())
+	}
+	if r.kept {
+		errs = append(errs, os.RemoveAll(r.dir))
+	}
 	for _, h := range r.hosts {
 		errs = append(errs, h.Close())
 	}

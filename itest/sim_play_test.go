@@ -63,6 +63,7 @@ func TestSim(t *testing.T) {
 			copies := float64(s.Heard()-before) / float64(s.World.Height()-first) / float64(n-1)
 			r.Add("dissemination.copies", p, "copies per receiver", copies)
 			t.Logf("%.2f copies per receiver", copies)
+			require.Less(t, copies, 1.6)
 		}
 		for _, c := range play {
 			s.partition(func(i int) int { return c.side(i, orgs, n) })

@@ -103,7 +103,7 @@ func dissemination(ctx context.Context, r *itest.Records, rounds, nodes, body in
 		if nodes != 0 && g.nodes != nodes {
 			continue
 		}
-		ours, raw, err := itest.Compare(ctx, g.nodes, g.organisations, rounds, run, func(s string) { fmt.Fprintln(os.Stderr, s) })
+		c, err := itest.Compare(ctx, g.nodes, g.organisations, rounds, run, func(s string) { fmt.Fprintln(os.Stderr, s) })
 		if err != nil {
 			return err
 		}
@@ -122,20 +122,29 @@ func dissemination(ctx context.Context, r *itest.Records, rounds, nodes, body in
 				fmt.Println()
 				r.Spread("dissemination."+strings.ReplaceAll(name, " ", "."), p, ds)
 			}
-			o, w := ours[i], raw[i]
+			o, w, k := c.Ours[i], c.Raw[i], c.Kept[i]
 			row("arrival", o, o.Arrival, false)
 			row("disk", o, o.Disk, true)
 			row("raw arrival", w, w.Arrival, true)
+			row("raw kept disk", k, k.Disk, true)
 			ratio := func(a, b []time.Duration, at float64) float64 {
 				return float64(itest.At(itest.Sorted(a), at)) / float64(itest.At(itest.Sorted(b), at))
 			}
-			fmt.Printf("%5d KiB  disk / raw     %7.2f %7.2f %7.2f %7.2f  %7.2f %6.2f %12.2f\n\n", l.Body>>10,
-				ratio(o.Disk, w.Arrival, .5), ratio(o.Disk, w.Arrival, .95), ratio(o.Disk, w.Arrival, .99), ratio(o.Disk, w.Arrival, 1),
-				o.Copies/w.Copies, o.Bytes/w.Bytes, float64(o.CPU)/float64(w.CPU))
+			against := func(name string, w itest.Measure, ds []time.Duration) {
+				fmt.Printf("%5d KiB  %-14s", l.Body>>10, name)
+				for _, at := range []float64{.5, .95, .99, 1} {
+					fmt.Printf(" %7.2f", ratio(o.Disk, ds, at))
+				}
+				fmt.Printf("  %7.2f %6.2f %12.2f\n", o.Copies/w.Copies, o.Bytes/w.Bytes, float64(o.CPU)/float64(w.CPU))
+			}
+			against("disk / raw", w, w.Arrival)
+			against("disk / kept", k, k.Disk)
+			fmt.Println()
 			r.Add("dissemination.disk_to_raw.p50", p, "ratio", ratio(o.Disk, w.Arrival, .5))
 			r.Add("dissemination.disk_to_raw.p99", p, "ratio", ratio(o.Disk, w.Arrival, .99))
+			r.Add("dissemination.disk_to_kept.p99", p, "ratio", ratio(o.Disk, k.Disk, .99))
 			r.Add("dissemination.arrival_to_raw.p99", p, "ratio", ratio(o.Arrival, w.Arrival, .99))
-			for name, m := range map[string]itest.Measure{"dissemination": o, "dissemination.raw": w} {
+			for name, m := range map[string]itest.Measure{"dissemination": o, "dissemination.raw": w, "dissemination.kept": k} {
 				r.Add(name+".copies", p, "copies per receiver", m.Copies)
 				r.Add(name+".bytes", p, "bytes received per byte delivered", m.Bytes)
 				r.Add(name+".cpu", p, "ms per MiB delivered", itest.Millis(m.CPU))
