@@ -25,6 +25,7 @@ const (
 	KindMesh    = "mesh"    // GossipSub of the channel
 	KindBlocks  = "blocks"  // ranges of blocks
 	KindMembers = "members" // who is there, and alive
+	KindCast    = "cast"    // chunks of large bodies
 )
 
 // Topics of a channel's GossipSub. They need no channel in their names, for a
@@ -62,8 +63,9 @@ const (
 // the first part of what [HashParts] hashes.
 const (
 	DomainBinding      = "grapevine/binding/1"
-	DomainAnnouncement = "grapevine/announcement/1"
+	DomainAnnouncement = "grapevine/announcement/2"
 	DomainAlive        = "grapevine/alive/1"
+	DomainCast         = "grapevine/cast/1"
 	domainChannel      = "grapevine/channel/1"
 )
 

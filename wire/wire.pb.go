@@ -86,15 +86,17 @@ func (BlocksStatus_Code) EnumDescriptor() ([]byte, []int) {
 // If the block's data, marshalled, is at most InlineLimit bytes long, it
 // travels inside, and announcer and signature are empty: nothing is said that
 // the orderers did not sign, and the message is a function of the block alone.
-// Otherwise the block has no data, and the announcer says that it can be
-// pulled from him.
+// Otherwise the block has no data, and the announcer says that it has them, and
+// what the chunks are in which they are cast: how many and how long follows from
+// size alone.
 type Announcement struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Tag           []byte                 `protobuf:"bytes,1,opt,name=tag,proto3" json:"tag,omitempty"`             // the channel's tag, 32 bytes
 	Block         []byte                 `protobuf:"bytes,2,opt,name=block,proto3" json:"block,omitempty"`         // common.Block, marshalled
 	Size          uint64                 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`          // length of the marshalled BlockData
 	Announcer     []byte                 `protobuf:"bytes,4,opt,name=announcer,proto3" json:"announcer,omitempty"` // PKI-ID, 32 bytes
-	Signature     []byte                 `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"` // over HashParts(DomainAnnouncement, tag, block, size as 8 bytes big-endian, announcer)
+	Signature     []byte                 `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"` // over HashParts(DomainAnnouncement, tag, block, size as 8 bytes big-endian, announcer, roots)
+	Roots         []byte                 `protobuf:"bytes,6,opt,name=roots,proto3" json:"roots,omitempty"`         // of the chunks' trees, 32 bytes for each segment; of 16 chunks or fewer, their hashes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -160,6 +162,13 @@ func (x *Announcement) GetAnnouncer() []byte {
 func (x *Announcement) GetSignature() []byte {
 	if x != nil {
 		return x.Signature
+	}
+	return nil
+}
+
+func (x *Announcement) GetRoots() []byte {
+	if x != nil {
+		return x.Roots
 	}
 	return nil
 }
@@ -696,13 +705,14 @@ var File_wire_wire_proto protoreflect.FileDescriptor
 
 const file_wire_wire_proto_rawDesc = "" +
 	"\n" +
-	"\x0fwire/wire.proto\x12\x11grapevine.wire.v1\"\x86\x01\n" +
+	"\x0fwire/wire.proto\x12\x11grapevine.wire.v1\"\x9c\x01\n" +
 	"\fAnnouncement\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\fR\x03tag\x12\x14\n" +
 	"\x05block\x18\x02 \x01(\fR\x05block\x12\x12\n" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1c\n" +
 	"\tannouncer\x18\x04 \x01(\fR\tannouncer\x12\x1c\n" +
-	"\tsignature\x18\x05 \x01(\fR\tsignature\"\x98\x03\n" +
+	"\tsignature\x18\x05 \x01(\fR\tsignature\x12\x14\n" +
+	"\x05roots\x18\x06 \x01(\fR\x05roots\"\x98\x03\n" +
 	"\x05Alive\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\fR\x03tag\x12\x15\n" +
 	"\x06pki_id\x18\x02 \x01(\fR\x05pkiId\x12\x15\n" +
