@@ -44,12 +44,22 @@ func TestPublish(t *testing.T) {
 		defer leaveAll(t, ns)
 		connect(t, hs...)
 		time.Sleep(settle)
-		for _, c := range []*block.Checked{small, large, small} { // the last is no news
+		for _, c := range []*block.Checked{small, small} { // the last is no news
 			require.NoError(t, ns[0].mesh.Publish(context.Background(), c))
 		}
+		require.ErrorIs(t, ns[0].mesh.Publish(context.Background(), large), block.TooLarge)
+		a, err := ns[0].mesh.Sign(large, testRoots)
+		require.NoError(t, err)
+		require.NoError(t, ns[0].mesh.Tell(context.Background(), a))
+		_, err = ns[0].mesh.Sign(large, testRoots)
+		require.ErrorIs(t, err, block.Stale)
 		time.Sleep(time.Second)
 		for i, n := range ns {
 			got := n.got()
+			if i == 0 {
+				require.Len(t, got, 1, "what it signs itself isn't delivered")
+				continue
+			}
 			require.Len(t, got, 2, "node %d", i)
 			a, b := got[0], got[1]
 			if a.Checked == nil {
@@ -57,17 +67,42 @@ func TestPublish(t *testing.T) {
 			}
 			require.Equal(t, small.Hash(), a.Checked.Hash())
 			require.Empty(t, a.Announcer)
-			if i == 0 {
-				require.Equal(t, large.Hash(), b.Checked.Hash(), "the leader has the body")
-				continue
-			}
 			require.Nil(t, b.Checked)
+			require.Equal(t, testRoots, b.Roots)
 			require.Nil(t, b.Header.Data)
 			require.Equal(t, large.Hash(), block.HeaderHash(b.Header.Header))
 			require.NotEmpty(t, b.Announcer)
 			require.Greater(t, b.Size, uint64(3*wire.InlineLimit))
 			require.Empty(t, n.mesh.Stats().Refused)
 		}
+	})
+}
+
+// What came by another way counts as heard: it is judged by the same judge, and
+// what the topic then brings isn't forwarded.
+func TestTold(t *testing.T) {
+	o := newOrdered(t)
+	large := o.checked(1, 3*wire.InlineLimit)
+	bubble(t, 6, func(t *testing.T, hs []host.Host) {
+		ns := startAll(t, hs, withRules(o))
+		defer leaveAll(t, ns)
+		connect(t, hs...)
+		time.Sleep(settle)
+		a, err := ns[0].mesh.Sign(large, testRoots)
+		require.NoError(t, err)
+		for _, n := range ns[1:] {
+			require.NoError(t, n.mesh.Told(hs[0].ID(), a.Raw))
+			require.ErrorIs(t, n.mesh.Told(hs[0].ID(), a.Raw), block.Stale)
+			require.Error(t, n.mesh.Told(hs[0].ID(), append([]byte{1}, a.Raw...)))
+		}
+		require.NoError(t, ns[0].mesh.Tell(context.Background(), a))
+		time.Sleep(2 * time.Second)
+		var heard uint64
+		for _, n := range ns[1:] {
+			require.Len(t, n.got(), 1)
+			heard += n.mesh.Stats().Heard
+		}
+		require.LessOrEqual(t, heard, uint64(len(ns)-1), "the first node's copies alone, pushed or asked for")
 	})
 }
 

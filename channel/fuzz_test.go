@@ -32,7 +32,7 @@ func FuzzTopicValidator(f *testing.F) {
 	f.Add(encode(f, &wire.SignedAlive{Alive: []byte("a"), Certificate: []byte("c"), Signature: []byte("s"), Chain: [][]byte{{1}, {2}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		fresh := func() *judge {
-			return &judge{tag: j.tag, member: j.member, rules: j.judge.rules, height: j.height, window: j.window, known: j.known}
+			return &judge{tag: j.tag, member: j.member, rules: j.judge.rules, height: j.height, window: j.window, known: j.known, roots: oneRoot}
 		}
 		k := fresh()
 		told, err := k.announcement(relayPeer, data)

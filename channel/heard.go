@@ -38,7 +38,9 @@ type claim struct {
 	number    uint64
 	hash      [32]byte
 	body      bool
-	announcer [32]byte // if not body
+	announcer [32]byte // if not body, as what follows
+	roots     [32]byte // SHA-256 of what it says of the chunks
+	raw       []byte   // the announcement, once it is known to be true
 }
 
 // news says whether c says anything new.
@@ -46,6 +48,27 @@ func (h *heard) news(c claim) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return c.number >= h.low && h.numbers[c.number].news(c)
+}
+
+// rival returns what the announcer of c said before if c says otherwise of the
+// same block's chunks, which are a function of the block: one of the two is
+// false.
+func (h *heard) rival(c claim) []byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if o := h.numbers[c.number].rival(c); o != nil {
+		return o.raw
+	}
+	return nil
+}
+
+// settled notes that c's announcer was found out: rival knows of it no more.
+func (h *heard) settled(c claim) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if o := h.numbers[c.number].rival(c); o != nil {
+		o.raw = nil
+	}
 }
 
 // add takes c in, if it says anything new. height is how many blocks are held.
@@ -92,6 +115,19 @@ func (n *heardNumber) news(c claim) bool {
 		}
 	}
 	return same < announcersPerBlock && len(n.heads) < headsPerNumber
+}
+
+// rival returns the claim that c contradicts; n may be nil.
+func (n *heardNumber) rival(c claim) *claim {
+	if n == nil || c.body {
+		return nil
+	}
+	for i := range n.heads {
+		if o := &n.heads[i]; o.announcer == c.announcer && o.hash == c.hash && o.roots != c.roots {
+			return o
+		}
+	}
+	return nil
 }
 
 // forget drops the numbers below height.

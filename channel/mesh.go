@@ -53,6 +53,12 @@ type MeshConfig struct {
 	// height, which couldn't be taken: they are too far ahead, or under a
 	// configuration that hasn't come yet. May be nil.
 	Ahead func(from peer.ID, height uint64)
+	// Roots judges the form of what a large block's announcement says of the
+	// chunks that its body is cast in. Needed.
+	Roots func(size uint64, roots []byte) error
+	// Lied takes two announcements of one announcer's that can't both be true,
+	// as they travelled, both well signed. May be nil.
+	Lied func(announcer msp.PKIID, one, other []byte)
 	// Alive judges a heartbeat. Nil is Accept; a [wire.Reason] in the error
 	// decides otherwise.
 	Alive func(from peer.ID, m *wire.SignedAlive) error
@@ -69,8 +75,10 @@ type Announced struct {
 	From      peer.ID        // who sent the message; this host for its own
 	Announcer peer.ID        // who says that it has a large block; empty for an inline one
 	Checked   *block.Checked // the block, if it came whole
-	Header    *common.Block  // else its header and metadata, to be pulled
+	Header    *common.Block  // else its header and metadata
 	Size      uint64         // of the marshalled BlockData, as said
+	Roots     []byte         // of a large block's chunks, as said
+	Raw       []byte         // the announcement as it travels
 }
 
 // A Mesh is one channel's GossipSub, on the channel's view of the host. It
@@ -100,8 +108,8 @@ type Mesh struct {
 
 // NewMesh makes a mesh on v; [Mesh.Run] runs it.
 func NewMesh(v *View, c MeshConfig) (*Mesh, error) {
-	if c.Rules == nil || c.Height == nil || c.Deliver == nil || c.Self == nil {
-		return nil, fmt.Errorf("mesh of channel %s: Rules, Height, Deliver and Self are needed", c.Channel)
+	if c.Rules == nil || c.Height == nil || c.Deliver == nil || c.Self == nil || c.Roots == nil {
+		return nil, fmt.Errorf("mesh of channel %s: Rules, Height, Deliver, Roots and Self are needed", c.Channel)
 	}
 	if c.Tag != v.tag {
 		return nil, fmt.Errorf("mesh of channel %s: its tag isn't the view's", c.Channel)
@@ -130,6 +138,8 @@ func NewMesh(v *View, c MeshConfig) (*Mesh, error) {
 		window: c.Window,
 		known:  c.Known,
 		ahead:  c.Ahead,
+		roots:  c.Roots,
+		lied:   c.Lied,
 	}
 	if m.judge.known == nil {
 		m.judge.known = m.connected
@@ -165,12 +175,15 @@ func (m *Mesh) run(ctx context.Context, opts []pubsub.Option) error {
 	}
 }
 
-// Publish tells the channel of a block, whole if its data is at most
-// [wire.InlineLimit] bytes long, else that this node has it. It also delivers
-// the block here. A block that the ledger holds, or that was heard of before,
-// is not published again, without error. It waits until Run has joined.
+// Publish tells the channel of a block, whole: its data MUST be at most
+// [wire.InlineLimit] bytes long. It also delivers the block here. A block that
+// the ledger holds, or that was heard of before, is not published again, without
+// error. It waits until Run has joined.
 func (m *Mesh) Publish(ctx context.Context, c *block.Checked) error {
-	data, said, err := announce(m.conf.Tag, c, m.conf.Self)
+	data, said, err := announce(m.conf.Tag, c, nil, m.conf.Self)
+	if err == nil && !said.body {
+		err = fmt.Errorf("%d bytes: %w", len(c.Bytes()), block.TooLarge)
+	}
 	if err == nil {
 		err = m.publish(ctx, wire.TopicBlocks, data, own{c, uint64(proto.Size(c.Block().Data)), said})
 	}
@@ -179,6 +192,52 @@ func (m *Mesh) Publish(ctx context.Context, c *block.Checked) error {
 	}
 	return nil
 }
+
+// Sign makes the announcement of a block that doesn't fit into one, with the
+// roots of its chunks. It neither publishes nor delivers it, but counts it as
+// heard: [block.Stale] says that the others know enough of the block already.
+func (m *Mesh) Sign(c *block.Checked, roots []byte) (Announced, error) {
+	data, said, err := announce(m.conf.Tag, c, roots, m.conf.Self)
+	if err == nil {
+		err = m.judge.own(said)
+	}
+	if err != nil {
+		return Announced{}, fmt.Errorf("announcing block %d of channel %s: %w", c.Number(), m.conf.Channel, err)
+	}
+	b := c.Block()
+	return Announced{
+		From: m.view.ID(), Announcer: m.view.ID(), Raw: data, Roots: roots, Size: uint64(proto.Size(b.Data)),
+		Header: &common.Block{Header: b.Header, Metadata: b.Metadata},
+	}, nil
+}
+
+// Tell publishes what Sign made. It waits until Run has joined.
+func (m *Mesh) Tell(ctx context.Context, a Announced) error {
+	if err := m.publish(ctx, wire.TopicBlocks, a.Raw, own{}); err != nil {
+		return fmt.Errorf("telling of block %d of channel %s: %w", a.Header.Header.Number, m.conf.Channel, err)
+	}
+	return nil
+}
+
+// Told judges an announcement that a member sent by another way than the topic,
+// and delivers it as if it had come there. When it comes there as well it isn't
+// forwarded: the topic is for those that the other way doesn't reach.
+func (m *Mesh) Told(from peer.ID, data []byte) error {
+	m.gate.RLock()
+	defer m.gate.RUnlock()
+	err := error(Left)
+	if !m.over {
+		err = m.hear(from, data)
+	}
+	if err != nil {
+		m.refuse(from, err)
+	}
+	return err
+}
+
+// Blame counts an offence of a member's elsewhere in the channel as if it had
+// been one here, but doesn't count a refusal.
+func (m *Mesh) Blame(p peer.ID) { m.offences.add(p, time.Now()) }
 
 // PublishAlive sends a heartbeat of this node's. It waits until Run has joined.
 func (m *Mesh) PublishAlive(ctx context.Context, a *wire.SignedAlive) error {
@@ -198,7 +257,7 @@ func (m *Mesh) Stats() Stats { return m.trace.read() }
 // own marks what this node publishes; its validator finds it as the message's
 // validator data.
 type own struct {
-	block *block.Checked // nil: an alive message
+	block *block.Checked // nil: an alive message, or one that Sign made
 	size  uint64         // of its marshalled data
 	said  claim
 }
@@ -277,13 +336,10 @@ func (m *Mesh) greet() {
 // validateBlock is GossipSub's validator of the blocks' topic. What it accepts
 // it has delivered.
 func (m *Mesh) validateBlock(ctx context.Context, from peer.ID, msg *pubsub.Message) pubsub.ValidationResult {
-	v := m.validate(from, msg, func() error {
-		told, err := m.judge.announcement(from, msg.GetData())
-		if err == nil {
-			m.conf.Deliver(told)
+	v := m.validate(from, msg, func() error { return m.hear(from, msg.GetData()) }, func(o own) error {
+		if o.block == nil {
+			return nil
 		}
-		return err
-	}, func(o own) error {
 		err := m.judge.own(o.said)
 		if err == nil {
 			m.conf.Deliver(Announced{From: from, Checked: o.block, Size: o.size})
@@ -312,6 +368,15 @@ func (m *Mesh) hold(ctx context.Context) {
 		}
 	}
 	m.held.Add(-1)
+}
+
+// hear judges a member's announcement and delivers it.
+func (m *Mesh) hear(from peer.ID, data []byte) error {
+	told, err := m.judge.announcement(from, data)
+	if err == nil {
+		m.conf.Deliver(told)
+	}
+	return err
 }
 
 // validateAlive is GossipSub's validator of the alive messages' topic.

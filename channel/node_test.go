@@ -99,6 +99,7 @@ func startWith(t *testing.T, d *Door, tag [32]byte, r *roll, more []pubsub.Optio
 		Channel: "test", Tag: tag, Members: 5, Self: signer(),
 		Rules:  func() *block.Rules { return nil },
 		Height: func() uint64 { return 1 },
+		Roots:  oneRoot,
 		Deliver: func(a Announced) {
 			n.mu.Lock()
 			defer n.mu.Unlock()

@@ -1,6 +1,8 @@
 package channel
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -83,6 +85,23 @@ type judged struct {
 	*ordered
 	self  msp.Signer
 	ahead []uint64
+	lies  []lie
+}
+
+// A lie is what the judge says of an announcer that contradicts itself.
+type lie struct {
+	who        msp.PKIID
+	one, other []byte
+}
+
+var testRoots = bytes.Repeat([]byte{7}, 32)
+
+// oneRoot is the form of an announcement's roots here.
+func oneRoot(_ uint64, roots []byte) error {
+	if len(roots) != len(testRoots) {
+		return errors.New("not one root")
+	}
+	return nil
 }
 
 func newJudged(t testing.TB) *judged {
@@ -98,6 +117,8 @@ func newJudged(t testing.TB) *judged {
 			return announcerPeer, j.self.Identity(), id == j.self.Identity().PKIID()
 		},
 		ahead: func(_ peer.ID, h uint64) { j.ahead = append(j.ahead, h) },
+		roots: oneRoot,
+		lied:  func(who msp.PKIID, one, other []byte) { j.lies = append(j.lies, lie{who, one, other}) },
 	}
 	return j
 }
@@ -114,7 +135,7 @@ func (j *judged) large(b *common.Block, size uint64) *wire.Announcement {
 	raw, err := block.Marshal(&common.Block{Header: b.Header, Metadata: b.Metadata})
 	require.NoError(j.t, err)
 	id := j.self.Identity().PKIID()
-	a := &wire.Announcement{Tag: j.tag[:], Block: raw, Size: size, Announcer: id[:]}
+	a := &wire.Announcement{Tag: j.tag[:], Block: raw, Size: size, Announcer: id[:], Roots: testRoots}
 	return j.sign(a)
 }
 

@@ -1,6 +1,7 @@
 package channel
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
 
@@ -14,11 +15,11 @@ import (
 
 // announce makes the announcement of a block, marshalled, and what it claims.
 // An inline one is a function of the block alone, so that two leaders' messages
-// of one block have one id; a large one is signed by self.
-func announce(tag [32]byte, c *block.Checked, self msp.Signer) ([]byte, claim, error) {
+// of one block have one id; a large one, which has roots, is signed by self.
+func announce(tag [32]byte, c *block.Checked, roots []byte, self msp.Signer) ([]byte, claim, error) {
 	b := c.Block()
 	size := proto.Size(b.Data)
-	a := &wire.Announcement{Tag: tag[:], Size: uint64(size)}
+	a := &wire.Announcement{Tag: tag[:], Size: uint64(size), Roots: roots}
 	said := claim{number: c.Number(), hash: c.Hash(), body: size <= wire.InlineLimit}
 	if said.body {
 		a.Block = c.Bytes()
@@ -27,7 +28,7 @@ func announce(tag [32]byte, c *block.Checked, self msp.Signer) ([]byte, claim, e
 		if err != nil {
 			return nil, claim{}, err
 		}
-		said.announcer = self.Identity().PKIID()
+		said.announcer, said.roots = self.Identity().PKIID(), sha256.Sum256(roots)
 		a.Block, a.Announcer = head, said.announcer[:]
 		if a.Signature, err = self.Sign(announcementBytes(a)); err != nil {
 			return nil, claim{}, fmt.Errorf("signing the announcement: %w", err)
@@ -50,6 +51,6 @@ const maxMessage = wire.MaxGossip - 64
 // announcementBytes returns what the announcer signs.
 func announcementBytes(a *wire.Announcement) []byte {
 	sum := wire.HashParts([]byte(wire.DomainAnnouncement), a.Tag, a.Block,
-		binary.BigEndian.AppendUint64(nil, a.Size), a.Announcer)
+		binary.BigEndian.AppendUint64(nil, a.Size), a.Announcer, a.Roots)
 	return sum[:]
 }

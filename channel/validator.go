@@ -2,6 +2,7 @@ package channel
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
@@ -22,6 +23,8 @@ var (
 	BadSignature     = wire.NewReason("channel.bad_signature", wire.Reject)
 	UnknownAnnouncer = wire.NewReason("channel.unknown_announcer", wire.Ignore)
 	Left             = wire.NewReason("channel.left", wire.Ignore)
+	// TwoEncodings is no offence of who passes it on: it can't know of both.
+	TwoEncodings = wire.NewReason("channel.two_encodings", wire.Ignore)
 )
 
 // A judge says what is true on a channel's topics. It has no network: what it
@@ -34,6 +37,8 @@ type judge struct {
 	window uint64
 	known  func(msp.PKIID) (peer.ID, *msp.Identity, bool)
 	ahead  func(from peer.ID, height uint64)
+	roots  func(size uint64, roots []byte) error
+	lied   func(announcer msp.PKIID, one, other []byte)
 	heard  heard
 }
 
@@ -63,9 +68,13 @@ func (j *judge) announcement(from peer.ID, data []byte) (Announced, error) {
 	if err := j.place(from, n, height); err != nil {
 		return Announced{}, fmt.Errorf("block %d at height %d: %w", n, height, err)
 	}
-	c, err := shape(a, b)
+	c, err := j.shape(a, b)
 	if err != nil {
 		return Announced{}, fmt.Errorf("announcement of block %d: %w", n, err)
+	}
+	c.raw = data
+	if other := j.heard.rival(c); other != nil {
+		return Announced{}, fmt.Errorf("announcement of block %d: %w", n, j.twice(a, c, other))
 	}
 	if !j.heard.news(c) {
 		return Announced{}, fmt.Errorf("block %d: %w", n, block.Stale)
@@ -80,6 +89,7 @@ func (j *judge) announcement(from peer.ID, data []byte) (Announced, error) {
 	if !j.heard.add(c, height) {
 		return Announced{}, fmt.Errorf("block %d: %w", n, block.Stale)
 	}
+	told.Raw = data
 	return told, nil
 }
 
@@ -115,12 +125,24 @@ func (j *judge) tell(from peer.ID, n uint64) {
 	}
 }
 
+// twice judges an announcement whose announcer said something else before.
+func (j *judge) twice(a *wire.Announcement, c claim, other []byte) error {
+	if _, err := j.announcer(a); err != nil {
+		return err
+	}
+	j.heard.settled(c)
+	if j.lied != nil {
+		j.lied(c.announcer, other, c.raw)
+	}
+	return TwoEncodings
+}
+
 // shape says what a claims, if it has one of the two shapes that an
 // announcement has.
-func shape(a *wire.Announcement, b *common.Block) (claim, error) {
+func (j *judge) shape(a *wire.Announcement, b *common.Block) (claim, error) {
 	c := claim{number: b.Header.Number, hash: block.HeaderHash(b.Header), body: b.Data != nil}
 	if c.body {
-		if len(a.Announcer)+len(a.Signature) != 0 {
+		if len(a.Announcer)+len(a.Signature)+len(a.Roots) != 0 {
 			return c, fmt.Errorf("inline, with an announcer: %w", BadAnnouncement)
 		}
 		if size := proto.Size(b.Data); size > wire.InlineLimit || uint64(size) != a.Size {
@@ -134,7 +156,10 @@ func shape(a *wire.Announcement, b *common.Block) (claim, error) {
 	if len(a.Announcer) != len(c.announcer) || len(a.Signature) == 0 {
 		return c, fmt.Errorf("large, without an announcer: %w", BadAnnouncement)
 	}
-	c.announcer = [32]byte(a.Announcer)
+	if err := j.roots(a.Size, a.Roots); err != nil {
+		return c, fmt.Errorf("%w: %s", BadAnnouncement, err.Error())
+	}
+	c.announcer, c.roots = [32]byte(a.Announcer), sha256.Sum256(a.Roots)
 	return c, nil
 }
 
@@ -151,17 +176,26 @@ func (j *judge) content(from peer.ID, a *wire.Announcement, b *common.Block) (An
 		}
 		return Announced{From: from, Checked: c, Size: a.Size}, nil
 	}
-	who, id, ok := j.known(msp.PKIID(a.Announcer))
-	if !ok {
-		return Announced{}, fmt.Errorf("announcer %x: %w", a.Announcer, UnknownAnnouncer)
-	}
-	if err := id.Verify(announcementBytes(a), a.Signature); err != nil {
-		return Announced{}, fmt.Errorf("announcer %x: %w: %s", a.Announcer, BadSignature, err.Error())
+	who, err := j.announcer(a)
+	if err != nil {
+		return Announced{}, err
 	}
 	if err := block.Attest(rules, b); err != nil {
 		return Announced{}, err
 	}
-	return Announced{From: from, Announcer: who, Header: b, Size: a.Size}, nil
+	return Announced{From: from, Announcer: who, Header: b, Size: a.Size, Roots: a.Roots}, nil
+}
+
+// announcer verifies who signed a, and returns its host.
+func (j *judge) announcer(a *wire.Announcement) (peer.ID, error) {
+	who, id, ok := j.known(msp.PKIID(a.Announcer))
+	if !ok {
+		return "", fmt.Errorf("announcer %x: %w", a.Announcer, UnknownAnnouncer)
+	}
+	if err := id.Verify(announcementBytes(a), a.Signature); err != nil {
+		return "", fmt.Errorf("announcer %x: %w: %s", a.Announcer, BadSignature, err.Error())
+	}
+	return who, nil
 }
 
 // alive decodes a heartbeat that came from a peer; whether it is true is

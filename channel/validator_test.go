@@ -65,6 +65,21 @@ func TestJudge(t *testing.T) {
 			a.Announcer = make([]byte, 32)
 			return encode(j.t, a)
 		}},
+		{name: "inline with roots", want: BadAnnouncement, make: func(j *judged) []byte {
+			a := j.inline(j.block(5, 100, 0, 0))
+			a.Roots = testRoots
+			return encode(j.t, a)
+		}},
+		{name: "large without roots", want: BadAnnouncement, make: func(j *judged) []byte {
+			a := j.large(j.block(5, big, 0, 0), big)
+			a.Roots = nil
+			return encode(j.t, j.sign(a))
+		}},
+		{name: "G5 another's roots", want: BadSignature, make: func(j *judged) []byte {
+			a := j.large(j.block(5, big, 0, 0), big)
+			a.Roots = make([]byte, 32)
+			return encode(j.t, a)
+		}},
 		{name: "inline with a false size", want: BadAnnouncement, make: func(j *judged) []byte {
 			a := j.inline(j.block(5, 100, 0, 0))
 			a.Size++
@@ -190,6 +205,35 @@ func TestJudgeForgeryFirst(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// K3: who announces two encodings of one block has signed his own proof. It is
+// asked for once; a contradiction that somebody else forged proves nothing.
+func TestTwoEncodings(t *testing.T) {
+	j := newJudged(t)
+	b := j.block(5, big, 0, 0)
+	first := encode(t, j.large(b, big))
+	_, err := j.announcement(relayPeer, first)
+	require.NoError(t, err)
+	other := j.large(b, big)
+	other.Roots = make([]byte, 32)
+	_, err = j.announcement(relayPeer, encode(t, other))
+	require.ErrorIs(t, err, BadSignature)
+	require.Empty(t, j.lies)
+	second := encode(t, j.sign(other))
+	_, err = j.announcement(relayPeer, second)
+	require.ErrorIs(t, err, TwoEncodings)
+	require.Equal(t, pubsub.ValidationIgnore, verdict(err), "the relay can't know of both")
+	require.Equal(t, []lie{{j.self.Identity().PKIID(), first, second}}, j.lies)
+	other.Roots[0]++
+	_, err = j.announcement(relayPeer, encode(t, j.sign(other)))
+	require.ErrorIs(t, err, block.Stale)
+	require.Len(t, j.lies, 1)
+
+	twin := j.large(j.block(5, big, 1, 0), big) // after a restart, with another orderer's signature
+	_, err = j.announcement(relayPeer, encode(t, twin))
+	require.ErrorIs(t, err, block.Stale)
+	require.Len(t, j.lies, 1)
+}
+
 func TestHeardIsBounded(t *testing.T) {
 	var h heard
 	head := func(n uint64, hash, who int) claim {
@@ -218,15 +262,15 @@ func TestHeardIsBounded(t *testing.T) {
 func TestAnnounce(t *testing.T) {
 	o := newOrdered(t)
 	small, again := o.checked(5, 100), signer()
-	a, said, err := announce(testTag, small, again)
+	a, said, err := announce(testTag, small, nil, again)
 	require.NoError(t, err)
 	require.True(t, said.body)
-	b, _, err := announce(testTag, small, nil) // no identity needed
+	b, _, err := announce(testTag, small, nil, nil) // no identity needed
 	require.NoError(t, err)
 	require.Equal(t, a, b)
 
 	large := o.checked(6, 5*wire.InlineLimit)
-	a, said, err = announce(testTag, large, signer())
+	a, said, err = announce(testTag, large, testRoots, signer())
 	require.NoError(t, err)
 	require.False(t, said.body)
 	require.Less(t, len(a), wire.InlineLimit)

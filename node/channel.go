@@ -20,6 +20,7 @@ import (
 	"grapevine/block"
 	"grapevine/blocksync"
 	"grapevine/channel"
+	"grapevine/channel/cast"
 	"grapevine/election"
 	"grapevine/ledger"
 	"grapevine/membership"
@@ -191,6 +192,7 @@ func (c *Channel) rooms() error {
 		Identify: n.Identify,
 		Known:    c.known,
 		Self:     n.cfg.Signer,
+		Roots:    cast.CheckRoots,
 		Deliver:  c.announced,
 		Ahead:    c.sync.Height,
 		Alive:    c.members.Receive,

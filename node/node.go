@@ -29,6 +29,7 @@ import (
 
 	"grapevine/block"
 	"grapevine/channel"
+	"grapevine/channel/cast"
 	"grapevine/ledger"
 	"grapevine/msp"
 	"grapevine/wire"
@@ -52,6 +53,7 @@ type Node struct {
 	cfg      Config
 	metrics  *metrics
 	door     *channel.Door
+	coder    cast.Coder // of all channels
 	db       *ledger.DB
 	meet     *meeting
 	started  time.Time
