@@ -110,6 +110,26 @@ func (w *world) take(t testing.TB, b *common.Block) *state.Outcome {
 		out, err = state.Execute(w.rules, w.view(), w.mark, w.height, txs)
 	}
 	require.NoError(t, err, "block %d", w.height)
+	w.apply(out)
+	for _, entry := range b.Data.Data {
+		if id := idOf(entry); id != "" {
+			w.txs[id] = true
+		}
+	}
+	if block.IsConfig(b) {
+		if w.height == 1 {
+			w.conf, err = channel.Parse(b)
+		} else {
+			w.conf, err = w.conf.Next(b)
+		}
+		require.NoError(t, err)
+		w.rules = rulesOf(w.conf)
+	}
+	return out
+}
+
+// apply makes a block's writes.
+func (w *world) apply(out *state.Outcome) {
 	for _, x := range out.Writes {
 		if x.Entry == nil {
 			delete(w.entries, x.Key)
@@ -121,24 +141,20 @@ func (w *world) take(t testing.TB, b *common.Block) *state.Outcome {
 		w.expiries[x.At] = append(w.expiries[x.At], x)
 	}
 	w.mark = out.Mark
-	for _, entry := range b.Data.Data {
-		var env common.Envelope
-		require.NoError(t, proto.Unmarshal(entry, &env))
-		if h, _, err := block.Header(&env); err == nil && h.TxId != "" {
-			w.txs[h.TxId] = true
-		}
-	}
-	if block.IsConfig(b) {
-		if w.height == 0 {
-			w.conf, err = channel.Parse(b)
-		} else {
-			w.conf, err = w.conf.Next(b)
-		}
-		require.NoError(t, err)
-		w.rules = rulesOf(w.conf)
-	}
 	w.height++
-	return out
+}
+
+// idOf returns the id that an entry claims.
+func idOf(entry []byte) string {
+	var env common.Envelope
+	if proto.Unmarshal(entry, &env) != nil {
+		return ""
+	}
+	h, _, err := block.Header(&env)
+	if err != nil {
+		return ""
+	}
+	return h.TxId
 }
 
 type summary struct {

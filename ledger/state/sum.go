@@ -14,7 +14,7 @@ import (
 // "Securing Update Propagation with Homomorphic Hashing" (IACR ePrint 2019/227),
 // who put the cost of a collision beyond 2^200; with SHAKE128 in the place of
 // BLAKE2Xb. What a collision here costs is bounded by SHA-256, which entries go
-// through first, at 2^128. See docs/adr/0030.
+// through first, at 2^128. See the record "State hash" in docs/adr.
 const (
 	sumLanes = 1024
 	sumBytes = 2 * sumLanes
