@@ -5,9 +5,9 @@ import (
 	"fmt"
 
 	"github.com/hyperledger/fabric-config/protolator"
-	"google.golang.org/protobuf/proto"
-
 	"github.com/hyperledger/fabric-config/protolator/protoext"
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+	"google.golang.org/protobuf/proto"
 )
 
 // JSON returns the configuration as Fabric's configtxlator prints a
@@ -20,3 +20,16 @@ func (c *Config) JSON() ([]byte, error) {
 	}
 	return out.Bytes(), nil
 }
+
+// ParseJSON reads a configuration that [Config.JSON], or configtxlator, has
+// printed, and that may have been edited since.
+func ParseJSON(text []byte) (*common.Config, error) {
+	c := &common.Config{}
+	if err := protolator.DeepUnmarshalJSON(bytes.NewReader(text), protoext.Decorate(c)); err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return c, nil
+}
+
+// Content returns a copy of the configuration as the channel's block holds it.
+func (c *Config) Content() *common.Config { return proto.CloneOf(c.content) }

@@ -173,14 +173,28 @@ func (p Profile) application() *group {
 	g.implicit(lifecycle, common.ImplicitMetaPolicy_MAJORITY, endorsers)
 	g.capability(applicationCapability)
 	for _, o := range p.Orgs {
-		s := o.group()
-		s.roles(readers, o.mspID(), mspproto.MSPRole_ADMIN, mspproto.MSPRole_PEER, mspproto.MSPRole_CLIENT)
-		s.roles(writers, o.mspID(), mspproto.MSPRole_ADMIN, mspproto.MSPRole_CLIENT)
-		s.roles(endorsers, o.mspID(), mspproto.MSPRole_PEER)
-		if len(o.Anchors) > 0 {
-			s.value("AnchorPeers", o.anchors())
-		}
-		g.sub(o.name(), s)
+		g.sub(o.name(), o.application())
+	}
+	return g
+}
+
+// ApplicationGroup is what an organisation of the application is in a channel's
+// configuration, and the name of its group.
+func (o Org) ApplicationGroup() (string, *common.ConfigGroup, error) {
+	if err := o.check(kindApplication); err != nil {
+		return "", nil, err
+	}
+	g := o.application()
+	return o.name(), g.g, g.err
+}
+
+func (o Org) application() *group {
+	g := o.group()
+	g.roles(readers, o.mspID(), mspproto.MSPRole_ADMIN, mspproto.MSPRole_PEER, mspproto.MSPRole_CLIENT)
+	g.roles(writers, o.mspID(), mspproto.MSPRole_ADMIN, mspproto.MSPRole_CLIENT)
+	g.roles(endorsers, o.mspID(), mspproto.MSPRole_PEER)
+	if len(o.Anchors) > 0 {
+		g.value("AnchorPeers", o.anchors())
 	}
 	return g
 }
