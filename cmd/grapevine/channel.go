@@ -96,6 +96,7 @@ func newChannelConfigCmd(a *app) *cobra.Command {
 		Example: "  grapevine channel config mychannel\n  grapevine channel config mychannel | jq .channel_group.groups.Application",
 		Args:    exactly("CH"), ValidArgsFunction: a.completeChannels,
 	}
+	c.AddCommand(newConfigDiffCmd(a), newSetAnchorCmd(a), newAddOrgCmd(a), newRemoveOrgCmd(a), newRevokeCmd(a), newConfigSignCmd(a), newConfigSubmitCmd(a))
 	data := c.Flags().String("data", "", "read this data folder instead of asking a node")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		src, err := a.chain(args[0], *data)

@@ -386,3 +386,24 @@ type StateHash struct {
 	StateHash string `json:"stateHash"`
 	Algorithm string `json:"algorithm"`
 }
+
+// A ConfigUpdate is an update of a channel's configuration.
+type ConfigUpdate struct {
+	Channel   string         `json:"channel"`
+	Changes   []ConfigChange `json:"changes"` // sorted by path
+	Signers   []ConfigSigner `json:"signers"` // of its signatures, unverified
+	File      string         `json:"file,omitempty"`
+	Submitted string         `json:"submitted,omitempty"` // address of the orderer that took it
+}
+
+// A ConfigChange is one group, value or policy that an update writes.
+type ConfigChange struct {
+	Path    string `json:"path"`
+	Version uint64 `json:"version"`
+}
+
+// A ConfigSigner has signed an update.
+type ConfigSigner struct {
+	MSPID string `json:"mspId"`
+	Name  string `json:"name"`
+}

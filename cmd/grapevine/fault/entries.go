@@ -82,6 +82,9 @@ var entries = []Entry{
 	{"CHN005", "the channel exists under another genesis block", "", []string{"use another data folder, or leave the channel first"}, ExitConfig, []string{"ledger.exists"}},
 	{"CHN006", "not a channel name", "a name is a to z, 0 to 9, dots and dashes, begins with a letter and has at most 249 characters", nil, ExitUsage, []string{"cli.bad_channel"}},
 	{"CHN007", "the genesis block is not the one that --hash pins", "", []string{"ask another orderer, or find out which hash is right"}, ExitCheck, nil},
+	{"CHN008", "the configuration update cannot be made or read", "", nil, ExitFailed, nil},
+	{"CHN009", "the configuration update changes nothing", "", nil, ExitFailed, nil},
+	{"CHN010", "the ordering service refused the configuration update", "", []string{"see who must sign: the mod_policy of each changed element", "make it anew if the configuration has changed meanwhile: grapevine channel config CH"}, ExitFailed, nil},
 
 	// BLK: blocks.
 	{"BLK001", "the block is not valid", "", nil, ExitCheck, []string{"block."}},
