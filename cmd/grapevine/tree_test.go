@@ -65,7 +65,7 @@ func mentioned(text string) [][]string {
 }
 
 // reaches reports whether the words lead to a command; behind a verb without
-// sub-commands they are arguments.
+// sub-commands, or with arguments of its own, they are arguments.
 func reaches(root *cobra.Command, words []string) bool {
 	c := root
 	for _, w := range words {
@@ -76,7 +76,8 @@ func reaches(root *cobra.Command, words []string) bool {
 			}
 		}
 		if sub == nil {
-			return c != root && !c.HasAvailableSubCommands() // the rest are arguments
+			// the rest are arguments of a verb that takes some
+			return c != root && (!c.HasAvailableSubCommands() || strings.Contains(c.Use, " "))
 		}
 		c = sub
 	}

@@ -94,7 +94,7 @@ var entries = []Entry{
 	// STA: ledger and world state.
 	{"STA001", "the key is not in the world state", "", nil, ExitFailed, nil},
 	{"STA002", "that height is not kept", "", nil, ExitFailed, nil},
-	{"STA003", "transactions are not judged here, so there is no world state", "", nil, ExitFailed, nil},
+	{"STA003", "transactions are not judged here, so there is no world state", "", nil, ExitFailed, []string{"state."}},
 	{"STA010", "the ledger has stopped taking blocks", "", nil, ExitFailed, []string{"ledger.halted", "ledger.gap", "ledger.closed", "ledger."}},
 	{"STA011", "the disk is full", "nothing is lost", []string{"free space; what waited goes on by itself"}, ExitFailed, []string{"ledger.full"}},
 	{"STA012", "the disk failed a write", "only a restart can tell what it holds; nothing acknowledged is lost", []string{"check the disk, then start again"}, ExitDisk, []string{"ledger.disk_failed", "orderer.broken_log"}},
