@@ -37,24 +37,30 @@ var groups = []struct{ nodes, organisations int }{{10, 2}, {25, 5}}
 
 func main() {
 	out := flag.String("o", "", "write the records to this file as JSON")
-	only := flag.String("only", "", "run only this part: dissemination, ledger or pull")
+	only := flag.String("only", "", "run only this part: dissemination, catchup, ledger or pull")
 	nodes := flag.Int("nodes", 0, "run only the group of so many nodes")
 	body := flag.Int("body", 0, "run only the load of so many KiB")
 	rounds := flag.Int("rounds", 3, "how many turns each network has")
-	profile := flag.String("cpuprofile", "", "write a CPU profile of the dissemination to this file")
+	full := flag.Bool("full", false, "catch-up with 20,000 blocks of 10 KiB and 500 of 1 MiB")
+	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	var r itest.Records
 	err := func() (err error) {
+		done, err := profiled(*profile)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, done()) }()
 		if *only == "" || *only == "dissemination" {
-			done, err := profiled(*profile)
-			if err != nil {
-				return err
-			}
-			defer func() { err = errors.Join(err, done()) }()
 			if err := dissemination(ctx, &r, *rounds, *nodes, *body); err != nil {
 				return err
+			}
+		}
+		if *only == "" || *only == "catchup" {
+			if err := catchUp(ctx, &r, *full); err != nil {
+				return fmt.Errorf("catch-up: %w", err)
 			}
 		}
 		for _, b := range benches {

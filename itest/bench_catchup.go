@@ -1,0 +1,318 @@
+package itest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/metrics"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
+	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+
+	"grapevine/block"
+	"grapevine/channel"
+	"grapevine/ledger"
+	"grapevine/node"
+)
+
+// A Catchup is a chain that a newcomer has to catch up with.
+type Catchup struct {
+	Body   int // bytes of a block's data
+	Blocks int
+	Peers  []int // how many peers serve, by turns
+	Buffer int64 // bytes of blocks that may wait at the newcomer; 0: the default
+}
+
+// A Pace is how fast a way brought the chain.
+type Pace struct {
+	Rate float64 // bytes a second
+	Heap uint64  // highest live heap while it ran, beyond that before
+	CPU  time.Duration
+}
+
+// CaughtUp is what a catch-up was measured to take, beside its bare
+// counterparts over the same bytes in the same run.
+type CaughtUp struct {
+	Bytes  int64
+	Stream Pace         // one raw TCP, TLS and yamux stream between two plain hosts
+	Disk   Pace         // raw synced Pebble batches, of the size that a ledger commits
+	Peers  map[int]Pace // a newcomer, by how many peers it had
+}
+
+// CatchUp measures newcomers of real nodes over TCP on loopback, ledgers on
+// disk. progress is told what goes on.
+func CatchUp(ctx context.Context, c Catchup, progress func(string)) (_ *CaughtUp, err error) {
+	most := 1
+	for _, n := range c.Peers {
+		most = max(most, n)
+	}
+	listen, endpoint, err := Loopback(most + 1)
+	if err != nil {
+		return nil, err
+	}
+	var anchors []string
+	for i := range most + 1 {
+		anchors = append(anchors, endpoint(i))
+	}
+	w, err := NewWorld(most+1, anchors...)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := benchFolder()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	s, err := NewSwarm(w, SwarmConfig{
+		Dir: dir, Peers: 1, Listen: func(i int) []string { return listen(i)[:1] }, Endpoint: endpoint,
+		Libp2p: func(int) []libp2p.Option { return []libp2p.Option{libp2p.DisableMetrics()} },
+		Tune: func(_ int, conf *node.Config) {
+			conf.Leader = node.Default().Leader // nobody pulls from the ordering service
+			if c.Buffer > 0 {
+				conf.BufferBytes = c.Buffer
+			}
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	progress(fmt.Sprintf("%d blocks of %d KiB: making them", c.Blocks, c.Body>>10))
+	for range c.Blocks {
+		if _, err := w.OrderBody(c.Body); err != nil {
+			return nil, err
+		}
+	}
+	raw, err := w.Raw()
+	if err != nil {
+		return nil, err
+	}
+	out := &CaughtUp{Peers: map[int]Pace{}}
+	for _, b := range raw[1:] {
+		out.Bytes += int64(len(b))
+	}
+	full := filepath.Join(dir, "full")
+	if err := fill(full, w, raw); err != nil {
+		return nil, err
+	}
+	for _, p := range s.Peers[1:] {
+		if err := os.CopyFS(filepath.Join(p.cfg.Dir, "ledger"), os.DirFS(full)); err != nil {
+			return nil, err
+		}
+	}
+	progress("one raw stream")
+	if out.Stream, err = rawStream(ctx, raw, out.Bytes); err != nil {
+		return nil, err
+	}
+	progress("raw batches")
+	if out.Disk, err = rawBatches(filepath.Join(dir, "raw"), raw, out.Bytes); err != nil {
+		return nil, err
+	}
+	for _, n := range c.Peers {
+		progress(fmt.Sprintf("a newcomer with %d peers", n))
+		if out.Peers[n], err = s.newcomer(ctx, n, out.Bytes); err != nil {
+			return nil, fmt.Errorf("a newcomer with %d peers: %w", n, err)
+		}
+	}
+	return out, nil
+}
+
+// Raw is the chain so far, each block as it is stored.
+func (w *World) Raw() ([][]byte, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	out := make([][]byte, len(w.blocks))
+	for i, b := range w.blocks {
+		var err error
+		if out[i], err = block.Marshal(b); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// fill makes a ledger folder that holds the chain.
+func fill(dir string, w *World, raw [][]byte) (err error) {
+	db, err := ledger.Open(dir, ledger.Options{})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	var led *ledger.Ledger
+	var batch []block.Verified
+	bytes := 0
+	_, err = channel.VerifyChain(raw[0], func(yield func([]byte, error) bool) {
+		for _, b := range raw {
+			if !yield(b, nil) {
+				return
+			}
+		}
+	}, func(v block.Verified, _ *channel.Config) (err error) {
+		if v.Number() == 0 {
+			led, err = db.Create(ChannelName, v)
+			return err
+		}
+		batch = append(batch, v)
+		bytes += len(v.Bytes())
+		if bytes < 4<<20 && v.Number() != uint64(len(raw)-1) {
+			return nil
+		}
+		err = led.Append(batch...)
+		batch, bytes = nil, 0
+		return err
+	})
+	return err
+}
+
+// newcomer starts n peers and one that holds block 0 alone, and measures it.
+func (s *Swarm) newcomer(ctx context.Context, n int, bytes int64) (p Pace, err error) {
+	defer func() { err = errors.Join(err, s.StopAll()) }()
+	for _, q := range s.Peers[1 : 1+n] {
+		if err := s.Start(ctx, q); err != nil {
+			return p, err
+		}
+	}
+	if err := soon(ctx, "meeting", s.Met); err != nil {
+		return p, err
+	}
+	first := s.Peers[0]
+	if err := os.RemoveAll(first.cfg.Dir); err != nil {
+		return p, err
+	}
+	return measured(bytes, func(begin func()) error {
+		if err := s.Start(ctx, first); err != nil {
+			return err
+		}
+		if err := first.Channel.Ledger().Wait(ctx, 2); err != nil {
+			return err
+		}
+		begin()
+		return first.Channel.Ledger().Wait(ctx, s.World.Height())
+	})
+}
+
+// measured times f from when it calls begin, and watches the heap.
+func measured(bytes int64, f func(begin func()) error) (p Pace, err error) {
+	runtime.GC()
+	before, stop, over := heap(), make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(over)
+		t := time.NewTicker(20 * time.Millisecond)
+		defer t.Stop()
+		for {
+			select {
+			case <-stop:
+				return
+			case <-t.C:
+				p.Heap = max(p.Heap, heap()-min(before, heap()))
+			}
+		}
+	}()
+	began, cpu := time.Now(), processTime()
+	err = f(func() { began, cpu = time.Now(), processTime() })
+	took := time.Since(began)
+	close(stop)
+	<-over
+	p.Rate, p.CPU = float64(bytes)/took.Seconds(), processTime()-cpu
+	return p, err
+}
+
+// heap is how many bytes live objects, and dead ones not yet swept, take.
+func heap() uint64 {
+	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
+}
+
+const rawProtocol = "/bench/raw"
+
+// rawStream sends the blocks, whole, over one stream between two plain hosts.
+func rawStream(ctx context.Context, raw [][]byte, bytes int64) (p Pace, err error) {
+	var hosts []host.Host
+	for range 2 {
+		h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.Transport(tcp.NewTCPTransport),
+			libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.DisableMetrics(), libp2p.DisableRelay(),
+			libp2p.ForceReachabilityPublic(), libp2p.DisableIdentifyAddressDiscovery(), libp2p.Ping(false))
+		if err != nil {
+			return p, err
+		}
+		defer func() { err = errors.Join(err, h.Close()) }()
+		hosts = append(hosts, h)
+	}
+	hosts[1].SetStreamHandler(rawProtocol, func(s network.Stream) {
+		out := bufio.NewWriterSize(s, 64<<10)
+		for _, b := range raw[1:] {
+			if _, err := out.Write(b); err != nil {
+				break
+			}
+		}
+		if err := errors.Join(out.Flush(), s.Close()); err != nil {
+			_ = s.Reset() // the reader finds that bytes lack
+		}
+	})
+	if err := hosts[0].Connect(ctx, peer.AddrInfo{ID: hosts[1].ID(), Addrs: hosts[1].Addrs()}); err != nil {
+		return p, err
+	}
+	return measured(bytes, func(func()) error {
+		s, err := hosts[0].NewStream(ctx, hosts[1].ID(), rawProtocol)
+		if err != nil {
+			return err
+		}
+		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, s, make([]byte, 64<<10))
+		if err == nil && n != bytes {
+			err = fmt.Errorf("%d bytes of %d came", n, bytes)
+		}
+		return errors.Join(err, s.Close())
+	})
+}
+
+// rawBatches writes the blocks in synced batches of Pebble as it comes, with
+// the ledger's size of memory tables.
+func rawBatches(dir string, raw [][]byte, bytes int64) (p Pace, err error) {
+	o := &pebble.Options{
+		MemTableSize: 16 << 20, MemTableStopWritesThreshold: 4, FormatMajorVersion: pebble.FormatValueSeparation,
+		CompactionConcurrencyRange: func() (int, int) { return 1, 2 }, Logger: quiet{},
+	}
+	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
+		return pebble.ValueSeparationPolicy{Enabled: true, MinimumSize: 1 << 10, MaxBlobReferenceDepth: 1 << 20, RewriteMinimumAge: time.Hour, TargetGarbageRatio: 1}
+	}
+	db, err := pebble.Open(dir, o)
+	if err != nil {
+		return p, err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return measured(bytes, func(func()) error {
+		for i := 1; i < len(raw); {
+			b := db.NewBatch()
+			size := 0
+			for n := 0; i < len(raw) && n < 256 && size < 16<<20; i, n = i+1, n+1 {
+				if err := b.Set(fmt.Appendf(nil, "block%012d", i), raw[i], nil); err != nil {
+					return err
+				}
+				size += len(raw[i])
+			}
+			if err := errors.Join(b.Commit(pebble.Sync), b.Close()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+type quiet struct{}
+
+func (quiet) Infof(string, ...any)  {}
+func (quiet) Errorf(string, ...any) {}
+func (quiet) Fatalf(format string, args ...any) {
+	panic(fmt.Sprintf(format, args...))
+}

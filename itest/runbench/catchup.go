@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"grapevine/itest"
+)
+
+// catchUp measures newcomers, beside a raw stream and raw batches.
+func catchUp(ctx context.Context, r *itest.Records, full bool) error {
+	chains := []itest.Catchup{{Body: 10 << 10, Blocks: 4000}, {Body: 1 << 20, Blocks: 100}}
+	if full {
+		chains[0].Blocks, chains[1].Blocks = 20_000, 500
+	}
+	for _, c := range chains {
+		c.Peers = []int{1, 3, 6}
+		m, err := itest.CatchUp(ctx, c, func(s string) { fmt.Fprintln(os.Stderr, s) })
+		if err != nil {
+			return err
+		}
+		slower := min(m.Stream.Rate, m.Disk.Rate)
+		params := func(more ...any) map[string]any {
+			p := map[string]any{"block_kib": c.Body >> 10, "blocks": c.Blocks}
+			for i := 0; i < len(more); i += 2 {
+				p[more[i].(string)] = more[i+1]
+			}
+			return p
+		}
+		fmt.Printf("\ncatch-up, %d blocks of %d KiB     MB/s   of the slower   CPU µs/block   heap MiB\n", c.Blocks, c.Body>>10)
+		row := func(name string, p itest.Pace) {
+			fmt.Printf("  %-34s %7.1f %15.2f %14.1f %10.1f\n", name, p.Rate/1e6, p.Rate/slower, float64(p.CPU.Microseconds())/float64(c.Blocks), float64(p.Heap)/(1<<20))
+		}
+		row("raw stream", m.Stream)
+		row("raw synced batches", m.Disk)
+		r.Add("catchup.stream", params(), "bytes/s", m.Stream.Rate)
+		r.Add("catchup.batches", params(), "bytes/s", m.Disk.Rate)
+		for _, n := range c.Peers {
+			row(fmt.Sprintf("newcomer, %d peers", n), m.Peers[n])
+			r.Add("catchup.newcomer", params("peers", n), "bytes/s", m.Peers[n].Rate)
+			r.Add("catchup.of_slower", params("peers", n), "ratio", m.Peers[n].Rate/slower)
+			r.Add("catchup.cpu", params("peers", n), "µs/block", float64(m.Peers[n].CPU.Microseconds())/float64(c.Blocks))
+		}
+	}
+	return nil
+}
