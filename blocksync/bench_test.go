@@ -87,7 +87,8 @@ func pullRanges(b *testing.B, w *net, height uint64) {
 		s, err := w.hosts[0].NewStream(context.Background(), w.hosts[1].ID(), testProtocol)
 		require.NoError(b, err)
 		a := asking{
-			first: next, count: min(maxCount, height-next), nonce: next, moved: func(int) {}, done: func() {},
+			first: next, count: min(maxCount, height-next), nonce: next, moved: func(int) {}, free: func(int) {},
+			room: func(uint64, int, int) error { return nil }, all: func() error { return nil },
 			each: func(n uint64, _ []byte) error { next = n + 1; return nil },
 		}
 		require.NoError(b, a.run(context.Background(), s), fmt.Sprint(next))

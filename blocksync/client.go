@@ -14,18 +14,24 @@ import (
 	"grapevine/wire"
 )
 
+// ahead is how much of a block is allocated before it came: what a peer claims
+// beyond that is believed as it comes.
+const ahead = 1 << 20
+
 // asking is one request and what becomes of its answer.
 type asking struct {
 	first, count uint64
 	nonce        uint64
 	wait         time.Duration
-	each         func(n uint64, raw []byte) error // takes block n; raw is its own
-	moved        func(n int)                      // n bytes came
-	done         func()                           // the last block that will come has been taken
-	owner        func(nonce uint64) bool          // tells whether another request in flight has this nonce
+	room         func(n uint64, from, to int) error // sets memory aside for block n: to bytes instead of from
+	free         func(bytes int)                    // gives it back
+	each         func(n uint64, raw []byte) error   // takes block n, and the memory set aside for it
+	all          func() error                       // all that will come was read: is any of it wrong?
+	moved        func(n int)                        // n bytes came
+	owner        func(nonce uint64) bool            // tells whether another request in flight has this nonce
 
 	status   *wire.BlocksStatus // what the peer said, once it did
-	finished bool               // done was called
+	finished bool               // all that was asked for came, and is right
 }
 
 // run asks on a fresh stream and takes the blocks in. The stream is closed or
@@ -48,7 +54,10 @@ func (a *asking) run(ctx context.Context, s network.Stream) (err error) {
 	if err := a.readStatus(r); err != nil {
 		return err
 	}
-	if err := a.readBlocks(r); err != nil || !a.finished {
+	if err := a.readBlocks(r); err != nil {
+		return err
+	}
+	if err := a.all(); err != nil || !a.finished {
 		return err
 	}
 	return a.readEnd(r)
@@ -109,12 +118,11 @@ func (a *asking) readBlocks(r io.Reader) error {
 		if i == 0 {
 			limit = wire.MaxBlock
 		}
-		raw, err := wire.ReadFrame(r, limit)
+		raw, err := a.readBlock(r, a.first+i, limit)
 		switch {
 		case errors.Is(err, io.EOF) && i == 0:
 			return fmt.Errorf("block %d: %w", a.first, Empty)
 		case errors.Is(err, io.EOF):
-			a.done()
 			return nil
 		case i > 0 && errors.Is(err, wire.TooLarge):
 			return fmt.Errorf("block %d: %w: %w", a.first+i, OverBudget, err)
@@ -125,6 +133,7 @@ func (a *asking) readBlocks(r io.Reader) error {
 		}
 		budget -= min(len(raw), budget)
 		if err := a.order(i, raw); err != nil {
+			a.free(len(raw))
 			return err
 		}
 		if err := a.each(a.first+i, raw); err != nil {
@@ -132,8 +141,31 @@ func (a *asking) readBlocks(r io.Reader) error {
 		}
 	}
 	a.finished = true
-	a.done()
 	return nil
+}
+
+// readBlock reads one frame, for which there must be room.
+func (a *asking) readBlock(r io.Reader, n uint64, limit int) ([]byte, error) {
+	size, err := wire.ReadHead(r, limit)
+	if err != nil {
+		return nil, err
+	}
+	has := 0
+	grow := func(to int) error {
+		err := a.room(n, has, to)
+		if err == nil {
+			has = to
+		}
+		return err
+	}
+	if err := grow(min(size, ahead)); err != nil {
+		return nil, err
+	}
+	raw, err := wire.ReadBody(r, size, ahead, grow)
+	if err != nil {
+		a.free(has)
+	}
+	return raw, err
 }
 
 // order refuses, before anything costly, what isn't the i-th block asked for.

@@ -14,12 +14,13 @@ type (
 		number uint64
 		size   int64
 		from   peer.ID
+		slice  uint64 // that brought it; 0: none did
 	} // the window took it in
 	evDropped struct{ number uint64 } // the window let it go: missing again
 	evSized   struct {
 		number uint64
 		size   int64
-	} // how large a block is that the window had no room for
+	} // how large a block is that is coming, as its frame says
 	evCommitted struct{ height uint64 }
 	evAnnounced struct {
 		number uint64
@@ -39,18 +40,20 @@ type (
 	evArrived struct {
 		id     uint64
 		number uint64
-	} // a block of a slice is in the window, or was already
+	} // a block of a slice was taken: it is in the window, or was already
 	evParked struct {
 		id     uint64
 		parked bool
-	} // a slice waits for a configuration block
-	evDone   struct{ id uint64 } // a slice's stream ended in order
+	} // a block of a slice waits for a configuration block, or no longer
+	evRead   struct{ id uint64 } // all of a slice has been read
+	evDone   struct{ id uint64 } // and taken
 	evFailed struct {
 		id             uint64
 		fault          fault
 		lowest, height uint64 // what its status said, if it came that far
 	}
-	evTick struct{}
+	evHurry struct{} // somebody asks for what is missing
+	evTick  struct{}
 )
 
 func (evHeld) event()      {}
@@ -64,7 +67,9 @@ func (evBad) event()       {}
 func (evMoved) event()     {}
 func (evArrived) event()   {}
 func (evParked) event()    {}
+func (evRead) event()      {}
 func (evDone) event()      {}
+func (evHurry) event()     {}
 func (evFailed) event()    {}
 func (evTick) event()      {}
 

@@ -65,7 +65,7 @@ func FuzzRequestResponse(f *testing.F) {
 		}
 		next := uint64(1)
 		a := asking{
-			first: 1, count: 4, nonce: 7, done: func() {}, moved: func(int) {},
+			first: 1, count: 4, nonce: 7, moved: func(int) {}, free: func(int) {}, room: func(uint64, int, int) error { return nil },
 			each: func(k uint64, raw []byte) error {
 				require.Equal(t, next, k)
 				if m, ok := numberOf(raw); ok {

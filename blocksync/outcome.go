@@ -62,7 +62,7 @@ func (s *scheduler) leave(id peer.ID) {
 func (s *scheduler) ban(id peer.ID, now time.Time) {
 	s.cancel(id)
 	if p := s.source(id); p != nil {
-		p.failed(now, banned, banned)
+		p.bar(now, banned, "wrong bytes")
 	}
 	s.do(fxBan{peer: id, d: banned})
 }
@@ -71,24 +71,10 @@ func (s *scheduler) ban(id peer.ID, now time.Time) {
 func (s *scheduler) cancel(id peer.ID) {
 	for _, f := range s.ordered() {
 		if f.peer == id {
-			s.end(f)
+			s.drop(f, true)
 			s.do(fxCancel{id: f.id})
 		}
 	}
-}
-
-// done ends a slice whose stream ended in order. A short one isn't a fault: a
-// server stops at its own budget, and what is left is missing again.
-func (s *scheduler) done(id uint64, now time.Time) {
-	f := s.slices[id]
-	if f == nil {
-		return
-	}
-	if p := s.sources[f.peer]; p != nil {
-		p.served(f.bytes, now.Sub(f.began), maxCredit)
-	}
-	s.end(f)
-	s.prune(now)
 }
 
 // failed ends a slice before its time and deals with its peer.
@@ -97,7 +83,7 @@ func (s *scheduler) failed(e evFailed, now time.Time) {
 	if f == nil {
 		return
 	}
-	s.end(f)
+	s.drop(f, e.fault != ours)
 	p := s.sources[f.peer]
 	if p == nil {
 		return
@@ -105,9 +91,9 @@ func (s *scheduler) failed(e evFailed, now time.Time) {
 	switch e.fault {
 	case ours:
 	case broken:
-		p.failed(now, awayFirst, awayMost)
+		p.failed(now, awayFirst, awayMost, s.retries, "broke off")
 	case busy:
-		p.failed(now, lackFirst, lackMost)
+		p.failed(now, lackFirst, lackMost, s.retries, "busy")
 	case lacking:
 		s.lacks(f, p, e, now)
 	case wrong:
@@ -123,22 +109,10 @@ func (s *scheduler) lacks(f *slice, p *source, e evFailed, now time.Time) {
 	case f.from < e.lowest:
 	case f.claimed && e.height <= f.from:
 		p.claim(e.height, now, s.grace)
-		p.failed(now, falseFirst, awayMost)
+		p.bar(now, min(falseFirst<<min(p.lies, 4), awayMost), "a false height")
+		p.lies++
 		s.do(fxLied{p.id})
 	default:
-		p.failed(now, lackFirst, lackMost)
-	}
-}
-
-// end takes a slice out; what it didn't bring is missing again.
-func (s *scheduler) end(f *slice) {
-	delete(s.slices, f.id)
-	for n := max(f.next, s.height); n < f.to; n++ {
-		if s.within(n) {
-			s.at(n).copies--
-		}
-	}
-	if p := s.sources[f.peer]; p != nil {
-		p.flying--
+		p.failed(now, lackFirst, lackMost, s.retries, "lacks it")
 	}
 }

@@ -9,48 +9,55 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
+// never is later than anything happens.
+var never = time.Unix(math.MaxInt32, 0)
+
 // assign hands out what is missing and due, the lowest first.
 func (s *scheduler) assign(now time.Time) {
 	able, most := s.idle(now)
-	end := min(s.height+s.reach, max(s.top, most))
+	end := min(s.end(), max(s.top, most))
 	room := s.budget - s.bytes - s.flying()
-	head := true // nothing missing was passed yet
-	for n := s.height; n < end && (head || len(able) > 0); {
-		v := s.at(n)
-		if v.held || v.copies > 0 {
-			head = head && v.held
+	beyond := ceiling(able)
+	passed := false // a missing number was left
+	for n := s.first; n < end; {
+		if v := s.at(n); v.held || v.copies > 0 {
 			n++
+			if !passed {
+				s.first = n
+			}
 			continue
 		}
-		if !head && room < s.estimate(n) {
+		head := n == s.lead
+		if !head && (n >= beyond || room < s.estimate(n)) {
 			return
 		}
 		p, wait := s.choose(n, now, head, able)
-		head = false
 		if p == nil {
+			passed = true
 			n++
 			continue
 		}
 		to := s.cut(n, end, p, wait, room, now)
-		for k := n; k < to; k++ {
-			room -= s.estimate(k)
-		}
 		s.fetch(p, n, to, wait, now)
-		n = to
+		for n < to {
+			room -= s.estimate(n)
+			n++
+		}
 		able, _ = s.idle(now)
+		beyond = ceiling(able)
 	}
 }
 
 // idle returns who may be asked for something, and the highest claim of all who
-// aren't away.
+// aren't banned.
 func (s *scheduler) idle(now time.Time) (able []*source, height uint64) {
 	able = s.able[:0]
 	for _, p := range s.sources {
-		if p.gone || p.away.After(now) {
+		if p.gone || p.barred.After(now) {
 			continue
 		}
 		height = max(height, p.height)
-		if p.flying < p.credit {
+		if p.flying < p.credit && p.there(now) {
 			able = append(able, p)
 		}
 	}
@@ -58,21 +65,30 @@ func (s *scheduler) idle(now time.Time) (able []*source, height uint64) {
 	return able, height
 }
 
+// ceiling returns the number from which on none of these has anything.
+func ceiling(of []*source) (n uint64) {
+	for _, p := range of {
+		n = max(n, p.height, p.shown)
+	}
+	return n
+}
+
 // cut returns where a slice that begins at n ends.
 func (s *scheduler) cut(n, end uint64, p *source, wait time.Duration, room int64, now time.Time) uint64 {
-	most := uint64(sliceBlocks)
+	most := min(s.most, sliceBlocks)
 	if s.average == 0 {
-		most = firstSlice
+		most = min(most, firstSlice)
 	}
 	if wait > 0 {
 		most = 1
 	}
+	limit := min(p.slice(), room)
 	bytes := s.estimate(n)
 	to := n + 1
 	for to < end && to-n < most {
 		v := s.at(to)
 		bytes += s.estimate(to)
-		if v.held || v.copies > 0 || bytes > min(sliceBytes, room) || !s.due(to, p, now) {
+		if v.held || v.copies > 0 || bytes > limit || !s.due(to, p, now) {
 			break
 		}
 		to++
@@ -91,18 +107,23 @@ func (s *scheduler) choose(n uint64, now time.Time, head bool, able []*source) (
 			}
 		}
 	}
+	if !s.repair && !v.announced {
+		return nil, 0
+	}
 	if best = s.claims(n, now, false, able); best == nil && head {
 		best = s.claims(n, now, true, s.all())
 	}
-	if best != nil || n >= s.top || !s.due(n, nil, now) {
-		return best, 0
-	}
-	for _, p := range able { // who has a higher block most likely has this one, or fetches it too
-		if n < p.shown && s.free(p, n, now, false) && s.better(p, best, n) {
-			best = p
+	if best == nil && n < s.top && s.due(n, nil, now) {
+		for _, p := range able { // who has a higher block most likely has this one, or fetches it too
+			if n < p.shown && s.free(p, n, now, false) && s.better(p, best, n) {
+				best, wait = p, defaultWait
+			}
 		}
 	}
-	return best, defaultWait
+	if best == nil && head {
+		best = s.leftAlone(n, now)
+	}
+	return best, wait
 }
 
 // claims returns the best of those that claim number n and may be asked now.
@@ -115,13 +136,36 @@ func (s *scheduler) claims(n uint64, now time.Time, head bool, of []*source) (be
 	return best
 }
 
+// leftAlone returns, of those that claim number n and are left alone, the one
+// that was asked longest ago, if that is long enough.
+func (s *scheduler) leftAlone(n uint64, now time.Time) (best *source) {
+	for _, p := range s.sources {
+		if s.again(p, n).After(now) || !s.due(n, p, now) {
+			continue
+		}
+		if best == nil || p.failedAt.Before(best.failedAt) || p.failedAt.Equal(best.failedAt) && p.id < best.id {
+			best = p
+		}
+	}
+	return best
+}
+
+// again returns when p may be asked for the head, number n, though it is left
+// alone.
+func (s *scheduler) again(p *source, n uint64) time.Time {
+	if p.gone || p.flying > 0 || n < p.lowest || n >= p.height || p.away.IsZero() {
+		return never
+	}
+	return latest(p.failedAt.Add(anybody), p.barred)
+}
+
 // free tells whether p may be asked for number n at all.
 func (s *scheduler) free(p *source, n uint64, now time.Time, head bool) bool {
 	most := p.credit
 	if head {
 		most++
 	}
-	return !p.gone && !p.away.After(now) && n >= p.lowest && p.flying < most
+	return p.there(now) && n >= p.lowest && p.flying < most
 }
 
 // due tells whether number n may be pulled now, from p if it isn't nil.
@@ -132,7 +176,7 @@ func (s *scheduler) due(n uint64, p *source, now time.Time) bool {
 // dueAt returns when number n may be pulled. Below top there is proof that it
 // exists; p's word may be older, or the only one.
 func (s *scheduler) dueAt(n uint64, p *source) time.Time {
-	at := time.Unix(math.MaxInt32, 0)
+	at := never
 	if p != nil {
 		at = p.due(n, s.grace)
 	}
@@ -163,102 +207,9 @@ func (s *scheduler) better(p, q *source, n uint64) bool {
 	return spread(s.self, p.id, n) < spread(s.self, q.id, n)
 }
 
-func (s *scheduler) fetch(p *source, from, to uint64, wait time.Duration, now time.Time) {
-	s.lastID++
-	f := &slice{
-		id: s.lastID, peer: p.id, from: from, to: to, next: from,
-		began: now, moved: now, quiet: silentAfter + wait, claimed: from < p.height,
-	}
-	s.slices[f.id] = f
-	p.flying++
-	for n := from; n < to; n++ {
-		s.at(n).copies++
-	}
-	s.do(fxFetch{id: f.id, peer: p.id, from: from, to: to, wait: wait})
-}
-
-// hasten asks a second peer for what blocks the head.
-func (s *scheduler) hasten(now time.Time) {
-	n := s.head()
-	if !s.within(n) || s.at(n).copies != 1 {
-		return
-	}
-	f := s.bringing(n)
-	var best *source
-	for _, p := range s.sources {
-		if p.id != f.peer && n < max(p.height, p.shown) && p.flying < p.credit && s.free(p, n, now, false) && s.better(p, best, n) {
-			best = p
-		}
-	}
-	if best == nil || now.Before(s.lingers(f, best)) {
-		return
-	}
-	to := n + 1
-	for to < f.to && s.at(to).copies == 1 && !s.at(to).held && to < max(best.height, best.shown) {
-		to++
-	}
-	wait := time.Duration(0)
-	if n >= best.height {
-		wait = defaultWait
-	}
-	f.doubled = true
-	s.fetch(best, n, to, wait, now)
-}
-
-// lingers returns from when on slice f is worth asking p for too: when it
-// stands still, or p would have brought it three times over.
-func (s *scheduler) lingers(f *slice, p *source) time.Time {
-	still := f.moved.Add(patience + f.quiet - silentAfter)
-	if p.rate == 0 {
-		return still
-	}
-	var bytes int64
-	for n := f.next; n < f.to; n++ {
-		if s.within(n) {
-			bytes += s.estimate(n)
-		}
-	}
-	thrice := time.Duration(3 * float64(f.bytes+bytes) / p.rate * float64(time.Second))
-	slow := f.began.Add(max(2*patience, thrice))
-	if slow.Before(still) {
-		return slow
-	}
-	return still
-}
-
-// expire gives up slices that stand still or crawl.
-func (s *scheduler) expire(now time.Time) {
-	for _, f := range s.ordered() {
-		at, slow := s.deadline(f)
-		if at.After(now) {
-			continue
-		}
-		s.end(f)
-		if p := s.sources[f.peer]; p != nil && slow {
-			p.failed(now, awayFirst, awayMost)
-		}
-		s.do(fxCancel{id: f.id, slow: slow})
-	}
-}
-
-// deadline returns when slice f is given up unless more of it comes, and
-// whether that is its peer's doing.
-func (s *scheduler) deadline(f *slice) (at time.Time, slow bool) {
-	if !f.parked.IsZero() {
-		return f.parked.Add(parkedMost), false
-	}
-	at = f.moved.Add(f.quiet)
-	// Below the floor since the beginning: the bytes that came pay for so long.
-	paid := time.Duration(float64(f.bytes) / floorRate * float64(time.Second))
-	if crawl := f.began.Add(max(slowAfter, paid)); crawl.Before(at) {
-		at = crawl
-	}
-	return at, true
-}
-
 // wake returns when something becomes due by time alone.
 func (s *scheduler) wake(now time.Time) time.Time {
-	at := now.Add(time.Hour)
+	at := now.Add(s.look)
 	sooner := func(t time.Time) {
 		if t.After(now) && t.Before(at) {
 			at = t
@@ -268,80 +219,29 @@ func (s *scheduler) wake(now time.Time) time.Time {
 		t, _ := s.deadline(f)
 		sooner(t)
 	}
-	if n := s.head(); s.within(n) && s.at(n).copies == 1 {
-		f := s.bringing(n)
-		for _, p := range s.sources {
-			if p.id != f.peer && n < max(p.height, p.shown) {
-				sooner(s.lingers(f, p))
-			}
+	f := s.bringing(s.lead)
+	alone := f != nil && s.at(s.lead).copies == 1 && !f.read
+	for _, p := range s.sources {
+		if max(p.height, p.shown) <= s.first && (!alone || s.lead >= max(p.height, p.shown)) {
+			continue
+		}
+		if alone && p.id != f.peer {
+			sooner(s.lingers(f, p))
+		}
+		sooner(latest(p.away, p.barred))
+		if f == nil {
+			sooner(s.again(p, s.lead))
+		}
+		for _, h := range p.hints {
+			sooner(h.at.Add(s.grace))
 		}
 	}
-	for n := s.height; n < min(s.top, s.height+s.reach); n++ {
+	for n := s.first; n < min(s.top, s.end()); n++ {
 		if v := s.at(n); !v.held && v.copies == 0 {
 			sooner(s.dueAt(n, nil))
 		}
 	}
-	for _, p := range s.sources {
-		if max(p.height, p.shown) > s.height {
-			sooner(p.away)
-			for _, h := range p.hints {
-				sooner(h.at.Add(s.grace))
-			}
-		}
-	}
 	return at
-}
-
-// head returns the first number that isn't held.
-func (s *scheduler) head() uint64 {
-	n := s.height
-	for s.within(n) && s.at(n).held {
-		n++
-	}
-	return n
-}
-
-// bringing returns the slice in flight that will bring number n.
-func (s *scheduler) bringing(n uint64) *slice {
-	for _, f := range s.slices {
-		if f.next <= n && n < f.to {
-			return f
-		}
-	}
-	return nil
-}
-
-// flying returns about how many bytes are still to come.
-func (s *scheduler) flying() (bytes int64) {
-	for _, f := range s.slices {
-		for n := max(f.next, s.height); n < f.to; n++ {
-			if s.within(n) && !s.at(n).held {
-				bytes += s.estimate(n)
-			}
-		}
-	}
-	return bytes
-}
-
-// estimate returns about how many bytes number n takes.
-func (s *scheduler) estimate(n uint64) int64 {
-	if v := s.at(n); v.size > 0 {
-		return v.size
-	}
-	if s.average == 0 {
-		return sliceBytes / sliceBlocks
-	}
-	return int64(s.average)
-}
-
-// ordered returns the slices in flight in the order they were asked for.
-func (s *scheduler) ordered() []*slice {
-	all := make([]*slice, 0, len(s.slices))
-	for _, f := range s.slices {
-		all = append(all, f)
-	}
-	slices.SortFunc(all, func(a, b *slice) int { return cmp.Compare(a.id, b.id) })
-	return all
 }
 
 // all returns everyone remembered.
@@ -354,3 +254,10 @@ func (s *scheduler) all() []*source {
 }
 
 func has(ids []peer.ID, id peer.ID) bool { return slices.Contains(ids, id) }
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

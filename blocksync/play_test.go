@@ -48,11 +48,11 @@ func (p *play) do(d *datadriven.TestData) {
 	switch d.Cmd {
 	case "new":
 		p.now = epoch
-		p.s = newScheduler("self", num("height", 0), num("reach", 1024), int64(num("budget", 64<<20)), DefaultGrace)
+		p.s = newScheduler(testTerms(num("reach", 1024), int64(num("budget", 64<<20))), num("height", 0))
 	case "height":
 		p.step(evHeight{who(), num("h", 0)})
 	case "held":
-		p.step(evHeld{num("n", 0), int64(num("size", 1000)), who()})
+		p.step(evHeld{num("n", 0), int64(num("size", 1000)), who(), 0})
 	case "dropped":
 		p.step(evDropped{num("n", 0)})
 	case "committed":
@@ -71,11 +71,15 @@ func (p *play) do(d *datadriven.TestData) {
 		}
 		p.step(evMoved{id, size})
 		p.step(evArrived{id, n})
-		p.step(evHeld{n, size, from})
+		p.step(evHeld{n, size, from, id})
 	case "moved":
 		p.step(evMoved{num("id", 0), int64(num("bytes", 1))})
 	case "parked":
 		p.step(evParked{num("id", 0), num("on", 1) == 1})
+	case "read":
+		p.step(evRead{num("id", 0)})
+	case "hurry":
+		p.step(evHurry{})
 	case "done":
 		p.step(evDone{num("id", 0)})
 	case "failed":

@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -90,25 +92,50 @@ func (s *Sync) pull(ctx context.Context, g *errgroup.Group) error {
 	}
 }
 
-// fetch runs one slice and reports how it ended.
+// fetch runs one slice and reports how it ended. Its blocks are checked beside
+// its reading, on all cores.
 func (s *Sync) fetch(ctx context.Context, fx fxFetch, f *flight) {
+	var checks checks
+	parking, unpark := context.WithCancel(ctx)
+	defer unpark()
 	a := asking{
 		first: fx.from, count: fx.to - fx.from, nonce: f.nonce, wait: fx.wait,
 		moved: func(n int) {
 			s.pulled.Add(uint64(n))
 			s.report(evMoved{id: fx.id, bytes: int64(n)})
 		},
-		each:  func(n uint64, raw []byte) error { return s.receive(ctx, fx, n, raw) },
-		done:  func() { s.report(evDone{fx.id}) },
+		room: func(n uint64, from, to int) error { return s.reserve(n, int64(from), int64(to)) },
+		free: func(bytes int) { s.release(int64(bytes)) },
+		each: func(n uint64, raw []byte) error {
+			checks.begin(func() error { return s.receive(ctx, parking, fx, n, raw) })
+			return checks.failed()
+		},
+		all: func() error {
+			s.report(evRead{fx.id})
+			if err := checks.wait(); err != nil {
+				return err
+			}
+			s.report(evDone{fx.id})
+			return nil
+		},
 		owner: s.owner,
 	}
 	err := s.open(ctx, fx, &a)
+	unpark() // it has failed, or none is parked
+	if bad := checks.wait(); err == nil || wire.ReasonOf(bad) != nil {
+		err = bad // whatever became of the rest
+	}
 	s.mu.Lock()
 	delete(s.flights, fx.id)
 	s.mu.Unlock()
-	if err == nil {
-		return
+	if err != nil {
+		s.ended(ctx, fx, &a, err)
 	}
+}
+
+// ended deals with a slice that ended before its time, or in which there was
+// more than was asked for.
+func (s *Sync) ended(ctx context.Context, fx fxFetch, a *asking, err error) {
 	r := wire.ReasonOf(err)
 	var failure evFailed
 	failure.id = fx.id
@@ -152,18 +179,68 @@ func (s *Sync) open(ctx context.Context, fx fxFetch, a *asking) error {
 	return a.run(ctx, stream)
 }
 
-// receive takes one block of a slice. If it needs a configuration that isn't
-// committed yet, it waits for it.
-func (s *Sync) receive(ctx context.Context, fx fxFetch, n uint64, raw []byte) error {
-	c, err := s.check(ctx, fx, raw)
+// checks are those of one slice's blocks.
+type checks struct {
+	running sync.WaitGroup
+	bad     atomic.Pointer[error] // the first that failed
+}
+
+func (c *checks) begin(check func() error) {
+	c.running.Go(func() {
+		if err := check(); err != nil {
+			c.bad.CompareAndSwap(nil, &err)
+		}
+	})
+}
+
+// failed returns what has failed so far.
+func (c *checks) failed() error {
+	if err := c.bad.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// wait returns when none runs any more, and what failed.
+func (c *checks) wait() error {
+	c.running.Wait()
+	return c.failed()
+}
+
+// reserve sets memory aside for block n, which takes to bytes now instead of
+// from. What comes and what waits share one budget; the head alone may pass it.
+func (s *Sync) reserve(n uint64, from, to int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.step(evSized{n, to})
+	if n != s.sched.lead && s.window.bytes+s.reading+to-from > s.window.budget {
+		return errNoRoom
+	}
+	s.reading += to - from
+	s.peak = max(s.peak, s.window.bytes+s.reading)
+	return nil
+}
+
+func (s *Sync) release(bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reading -= bytes
+}
+
+// receive takes one block of a slice, and the memory set aside for it.
+func (s *Sync) receive(ctx, parking context.Context, fx fxFetch, n uint64, raw []byte) error {
+	size := int64(len(raw))
+	c, err := s.check(ctx, parking, fx, n, raw)
 	if errors.Is(err, block.Stale) { // a configuration at or above it was committed meanwhile
+		s.release(size)
 		s.report(evArrived{id: fx.id, number: n})
 		return nil
 	}
 	if err != nil {
-		return err
+		s.release(size)
+		return fmt.Errorf("block %d: %w", n, err)
 	}
-	switch s.take(c, fx.id, fx.peer, "pull", fx.peer.String()) {
+	switch s.take(c, fx.id, size, fx.peer, "pull", fx.peer.String()) {
 	case full, far:
 		return errNoRoom
 	}
@@ -171,24 +248,42 @@ func (s *Sync) receive(ctx context.Context, fx fxFetch, n uint64, raw []byte) er
 }
 
 // check judges a block under the rules in force, and again when they change for
-// as long as they don't reach that far.
-func (s *Sync) check(ctx context.Context, fx fxFetch, raw []byte) (*block.Checked, error) {
+// as long as they don't reach that far, or parking lasts. Once all before it is
+// committed, nothing more can make it true.
+func (s *Sync) check(ctx, parking context.Context, fx fxFetch, n uint64, raw []byte) (*block.Checked, error) {
 	for parked := false; ; parked = true {
+		s.mu.Lock()
+		next := s.tip.Height >= n
+		s.mu.Unlock()
 		rules := s.c.Rules()
-		c, err := block.Check(rules, raw)
-		if !errors.Is(err, block.UnknownConfig) {
+		c, err := s.judge(ctx, rules, raw)
+		if !errors.Is(err, block.UnknownConfig) || next {
 			if parked {
 				s.report(evParked{fx.id, false})
+			}
+			if errors.Is(err, block.UnknownConfig) {
+				err = fmt.Errorf("%w: %s", block.LastConfig, err.Error())
 			}
 			return c, err
 		}
 		if !parked {
 			s.report(evParked{fx.id, true})
 		}
-		if err := s.until(ctx, func() bool { return s.c.Rules() != rules }); err != nil {
+		if err := s.until(parking, func() bool { return s.c.Rules() != rules || s.tip.Height >= n }); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// judge checks a block when a core is free for it.
+func (s *Sync) judge(ctx context.Context, rules *block.Rules, raw []byte) (*block.Checked, error) {
+	select {
+	case s.cores <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	defer func() { <-s.cores }()
+	return block.Check(rules, raw)
 }
 
 func (s *Sync) report(e event) {

@@ -78,10 +78,17 @@ func (q *simQueue) Pop() any {
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
+func testTerms(reach uint64, budget int64) terms {
+	return terms{
+		self: "self", reach: reach, budget: budget, grace: DefaultGrace, quiet: DefaultQuiet, look: time.Hour,
+		most: sliceBlocks, retries: DefaultTries, repair: true,
+	}
+}
+
 func newSim(t require.TestingT, height, reach uint64, budget int64) *sim {
 	return &sim{
-		t: t, now: epoch, every: 1,
-		s:      newScheduler("self", height, reach, budget, DefaultGrace),
+		t: t, now: epoch, wake: epoch.Add(time.Hour), every: 1,
+		s:      newScheduler(testTerms(reach, budget), height),
 		w:      newWindow(height, reach, budget),
 		peers:  make(map[peer.ID]*simPeer),
 		size:   func(uint64) int64 { return 1000 },
@@ -97,7 +104,7 @@ func (m *sim) after(d time.Duration, run func()) {
 
 func (m *sim) step(e event) {
 	m.steps++
-	head := m.s.head()
+	head := m.s.lead
 	for _, fx := range slices.Clone(m.s.step(e, m.now)) {
 		switch fx := fx.(type) {
 		case fxFetch:
@@ -124,12 +131,12 @@ func (m *sim) checkFetch(fx fxFetch, head uint64) {
 	require.NotEqual(m.t, peer.ID("self"), fx.peer)
 	for n := fx.from; n < fx.to; n++ {
 		if m.s.at(n).copies == 2 {
-			require.Equal(m.t, m.s.head(), fx.from, "a second copy of what isn't the head")
+			require.Equal(m.t, m.s.lead, fx.from, "a second copy of what isn't the head")
 		}
 	}
 	flying := 0
 	for _, f := range m.s.slices {
-		if f.peer == fx.peer {
+		if f.peer == fx.peer && !f.read {
 			flying++
 		}
 	}
@@ -143,12 +150,13 @@ func (m *sim) check() {
 	}
 	copies, flying := make(map[uint64]int), make(map[peer.ID]int)
 	for _, f := range m.s.slices {
-		flying[f.peer]++
-		for n := max(f.next, m.s.height); n < f.to; n++ {
-			copies[n]++
+		if !f.read {
+			flying[f.peer]++
 		}
+		m.s.each(f, func(n uint64) { copies[n]++ })
 	}
-	var bytes int64
+	var bytes, known, unknown int64
+	lead, missing := m.s.height+m.s.reach, m.s.height+m.s.reach
 	for n := m.s.height; n < m.s.height+m.s.reach; n++ {
 		v := m.s.at(n)
 		if copies[n] != v.copies || v.copies > 2 {
@@ -157,10 +165,22 @@ func (m *sim) check() {
 		if _, ok := m.w.get(n); ok != v.held {
 			require.Fail(m.t, "window and scheduler differ", "block %d held: %v, %v", n, ok, v.held)
 		}
-		if v.held {
+		switch {
+		case v.held:
 			bytes += v.size
+		case v.copies == 0:
+			missing = min(missing, n)
+		case v.size > 0:
+			known += v.size
+		default:
+			unknown++
+		}
+		if !v.held {
+			lead = min(lead, n)
 		}
 	}
+	require.Equal(m.t, [3]uint64{uint64(known), uint64(unknown), lead}, [3]uint64{uint64(m.s.known), uint64(m.s.unknown), m.s.lead})
+	require.LessOrEqual(m.t, m.s.first, missing, "a missing number is passed over")
 	require.Equal(m.t, bytes, m.s.bytes)
 	require.Equal(m.t, m.w.bytes, m.s.bytes)
 	require.LessOrEqual(m.t, len(m.s.sources), maxSources)
@@ -224,6 +244,7 @@ func (m *sim) answer(fx fxFetch) {
 		report(end, fail(wrong))
 	default:
 		report(end, func() {
+			m.step(evRead{fx.id})
 			delete(m.live, fx.id)
 			m.step(evDone{fx.id})
 		})
@@ -235,7 +256,7 @@ func (m *sim) bring(fx fxFetch, n uint64) {
 	m.pulled++
 	m.step(evMoved{fx.id, m.size(n)})
 	m.s.step(evArrived{fx.id, n}, m.now) // with the put one step, as under the shell's lock
-	if o := m.put(n, fx.peer); o == full {
+	if o := m.put(n, fx.peer, fx.id); o == full {
 		m.s.step(evSized{n, m.size(n)}, m.now)
 		if _, ok := m.live[fx.id]; ok {
 			delete(m.live, fx.id)
@@ -244,13 +265,13 @@ func (m *sim) bring(fx fxFetch, n uint64) {
 	}
 }
 
-func (m *sim) put(n uint64, from peer.ID) outcome {
+func (m *sim) put(n uint64, from peer.ID, slice uint64) outcome {
 	o, left := m.w.put(held{number: n, size: m.size(n)})
 	for _, k := range left {
 		m.s.step(evDropped{k}, m.now)
 	}
 	if o == kept {
-		m.step(evHeld{n, m.size(n), from})
+		m.step(evHeld{n, m.size(n), from, slice})
 		m.after(time.Millisecond, m.commit)
 	}
 	return o
@@ -320,7 +341,7 @@ func TestSchedulerClosesEveryGap(t *testing.T) {
 			who := peer.ID(fmt.Sprintf("p%d", rapid.IntRange(0, 8).Draw(t, "who")))
 			switch rapid.IntRange(0, 4).Draw(t, "what") {
 			case 0:
-				m.after(at, func() { m.put(k, who) })
+				m.after(at, func() { m.put(k, who, 0) })
 			case 1:
 				if m.peers[who] != nil {
 					m.after(at, func() { m.step(evAnnounced{k, m.size(k), []peer.ID{who}}) })
@@ -392,7 +413,7 @@ func TestRepairIsSilentWhilePushWorks(t *testing.T) {
 	for n := uint64(10); n < 500; n++ {
 		// Out of order by one, and heights told before the push came.
 		at := time.Duration(n-10) * 20 * time.Millisecond
-		m.after(at+time.Duration(n%2)*30*time.Millisecond, func() { m.put(n, "a") })
+		m.after(at+time.Duration(n%2)*30*time.Millisecond, func() { m.put(n, "a", 0) })
 		m.after(at, func() { m.step(evHeight{"a", n + 1}) })
 	}
 	require.True(t, m.run(500, time.Minute))

@@ -18,12 +18,18 @@ type source struct {
 	shown  uint64 // highest number it sent or announced to us, plus one
 	lowest uint64 // it said that it holds nothing below
 
-	rate    float64 // bytes a second when asked; 0 while unknown
-	credit  int     // slices it may have in flight; grows with each that is served
-	flying  int     // slices it has in flight
-	away    time.Time
-	strikes int // failures in a row
-	gone    bool
+	rate     float64   // bytes a second when asked; 0 while unknown
+	credit   int       // slices it may have in flight; grows with each that is served
+	flying   int       // slices it has in flight, and not yet given all of
+	away     time.Time // it is left alone until then
+	barred   time.Time // it is not asked for anything until then
+	failedAt time.Time // last
+	strikes  int       // failures in a row
+	lies     int       // heights that weren't true
+	gone     bool
+
+	blocks, bytes uint64 // that it brought
+	why           string // its last failure
 }
 
 // hint is a height that was claimed at a time.
@@ -70,7 +76,7 @@ func (p *source) due(n uint64, grace time.Duration) time.Time {
 
 // served notes a slice that came whole.
 func (p *source) served(bytes int64, took time.Duration, most int) {
-	p.strikes = 0
+	p.strikes, p.away = 0, time.Time{}
 	p.credit = min(p.credit+1, most)
 	p.measure(bytes, took)
 }
@@ -90,13 +96,37 @@ func (p *source) measure(bytes int64, took time.Duration) {
 }
 
 // failed leaves the peer alone for a while: first, doubled with each failure in
-// a row, at most last.
-func (p *source) failed(now time.Time, first, last time.Duration) {
-	pause := first << min(p.strikes, 16)
-	p.strikes++
+// a row, at most last, and that once there were so many.
+func (p *source) failed(now time.Time, first, last time.Duration, many int, why string) {
+	pause := min(first<<min(p.strikes, 16), last)
+	if p.strikes++; p.strikes >= many {
+		pause = last
+	}
 	p.credit = 1
 	p.rate = max(p.rate/2, 1)
-	p.leave(now.Add(min(pause, last)))
+	p.failedAt, p.why = now, why
+	p.away = latest(p.away, now.Add(pause))
+}
+
+// bar ends everything with the peer for a time, and holds longer than failed.
+func (p *source) bar(now time.Time, d time.Duration, why string) {
+	p.credit, p.rate = 1, max(p.rate/2, 1)
+	p.strikes++
+	p.failedAt, p.why = now, why
+	p.barred = latest(p.barred, now.Add(d))
+}
+
+// there tells whether the peer is here and isn't left alone.
+func (p *source) there(now time.Time) bool {
+	return !p.gone && !p.away.After(now) && !p.barred.After(now)
+}
+
+// slice returns how many bytes are asked of the peer at once.
+func (p *source) slice() int64 {
+	if p.rate == 0 {
+		return sliceFirst
+	}
+	return min(max(int64(p.rate*sliceTime.Seconds()), sliceLeast), sliceBytes)
 }
 
 // overtaken notes a slice that another peer brought first. Who stayed below the
@@ -104,17 +134,11 @@ func (p *source) failed(now time.Time, first, last time.Duration) {
 func (p *source) overtaken(bytes int64, took time.Duration, now time.Time) {
 	rate := float64(bytes) / max(took.Seconds(), 1e-4)
 	if rate < floorRate {
-		p.failed(now, awayFirst, awayMost)
+		p.failed(now, awayFirst, awayMost, 1<<16, "slow")
 		return
 	}
 	p.credit = 1
 	p.rate = min(max(p.rate, 1), rate)
-}
-
-func (p *source) leave(until time.Time) {
-	if until.After(p.away) {
-		p.away = until
-	}
 }
 
 // speed orders peers: who is unknown is tried once, then the faster first.

@@ -13,6 +13,7 @@ package blocksync
 import (
 	"context"
 	"iter"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -31,8 +32,11 @@ import (
 const (
 	DefaultBuffer = 64 << 20
 	DefaultWindow = 128
-	DefaultReach  = 1024
+	DefaultReach  = 4096
 	DefaultGrace  = 75 * time.Millisecond
+	DefaultQuiet  = 3 * time.Second
+	DefaultLook   = time.Second
+	DefaultTries  = 3
 )
 
 var log = golog.Logger("grapevine/blocksync")
@@ -75,10 +79,22 @@ type Config struct {
 	// May be nil.
 	Held func(n uint64)
 
-	BufferBytes int64         // of blocks ahead of the ledger; one larger block passes alone
+	// Org names a member's organisation, for the server's limits. Nil: all are of
+	// one.
+	Org func(p peer.ID) string
+
+	// BufferBytes bounds the blocks ahead of the ledger, those being read and
+	// checked included. What is next passes alone, whatever its size, and twice if
+	// two peers are asked for it.
+	BufferBytes int64
 	Window      uint64        // how far ahead of the ledger pushed blocks are wanted; see Room
 	Reach       uint64        // how far ahead of the ledger blocks are pulled
 	Grace       time.Duration // how long the push path has before a gap is pulled
+	Quiet       time.Duration // a peer that sends nothing for so long is given up
+	Look        time.Duration // how often heights are compared, though nothing happens
+	Tries       int           // failures in a row, after which a peer is left alone for a minute
+	Slice       uint64        // most blocks asked for at once; 0: what fits the peer
+	NoRepair    bool          // gaps stay; only bodies that were announced are pulled
 	Limits      Limits        // of the server
 }
 
@@ -88,9 +104,11 @@ type Sync struct {
 	quotas *quotas
 	ready  chan struct{} // to the committer: the next block may be there
 	work   chan struct{} // to the puller: todo or wake changed
+	cores  chan struct{} // holds a token for each check that runs
 	over   chan struct{} // closed when Run returns
 	once   sync.Once     // closes over
 	pulled atomic.Uint64 // bytes that came in answers
+	served atomic.Uint64 // bytes of blocks that others were given
 
 	mu      sync.Mutex // guards what follows; never held across I/O
 	window  *window
@@ -98,6 +116,8 @@ type Sync struct {
 	todo    []fxFetch
 	flights map[uint64]*flight
 	wake    time.Time
+	reading int64         // bytes of pulled blocks that aren't in the window yet
+	peak    int64         // most bytes that were in the window and being read
 	tip     block.Tip     // of the ledger
 	news    chan struct{} // closed when a block enters the window or is committed
 	kind    string        // how the last committed block came
@@ -118,6 +138,7 @@ func New(c Config) *Sync {
 	c.Window = cmpOr(c.Window, DefaultWindow)
 	c.Reach = max(cmpOr(c.Reach, DefaultReach), c.Window)
 	c.Grace = cmpOr(c.Grace, DefaultGrace)
+	c.Quiet, c.Look, c.Tries = cmpOr(c.Quiet, DefaultQuiet), cmpOr(c.Look, DefaultLook), cmpOr(c.Tries, DefaultTries)
 	c.Limits = c.Limits.withDefaults()
 	tip := c.Ledger.Tip()
 	return &Sync{
@@ -125,10 +146,14 @@ func New(c Config) *Sync {
 		quotas:  newQuotas(c.Limits),
 		ready:   make(chan struct{}, 1),
 		work:    make(chan struct{}, 1),
+		cores:   make(chan struct{}, runtime.GOMAXPROCS(0)),
 		over:    make(chan struct{}),
 		news:    make(chan struct{}),
 		window:  newWindow(tip.Height, c.Reach, c.BufferBytes),
-		sched:   newScheduler(c.Self, tip.Height, c.Reach, c.BufferBytes, c.Grace),
+		sched: newScheduler(terms{
+			self: c.Self, reach: c.Reach, budget: c.BufferBytes, grace: c.Grace, quiet: c.Quiet, look: c.Look,
+			most: cmpOr(c.Slice, sliceBlocks), retries: c.Tries, repair: !c.NoRepair,
+		}, tip.Height),
 		flights: make(map[uint64]*flight),
 	}
 }
@@ -150,7 +175,7 @@ func (s *Sync) Offer(c *block.Checked, from peer.ID, source string) {
 	if !named {
 		name = from.String()
 	}
-	s.take(c, 0, from, kind, name)
+	s.take(c, 0, 0, from, kind, name)
 }
 
 // Announced says that block n, of size bytes, is there to be pulled, from these
@@ -236,11 +261,13 @@ func (s *Sync) Buffered() (blocks int, bytes int64, fetching int) {
 // of slices that were asked for twice included.
 func (s *Sync) Pulled() uint64 { return s.pulled.Load() }
 
-// take puts a block into the window; id is the slice that brought it, or 0.
-func (s *Sync) take(c *block.Checked, id uint64, from peer.ID, kind, name string) outcome {
+// take puts a block into the window; id is the slice that brought it, or 0, and
+// reserved the memory that was set aside for it.
+func (s *Sync) take(c *block.Checked, id uint64, reserved int64, from peer.ID, kind, name string) outcome {
 	h := held{number: c.Number(), hash: c.Hash(), size: int64(len(c.Bytes())), block: c, from: from, kind: kind, name: name}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.reading -= reserved
 	if id != 0 {
 		s.step(evArrived{id: id, number: h.number})
 	}
@@ -248,9 +275,10 @@ func (s *Sync) take(c *block.Checked, id uint64, from peer.ID, kind, name string
 	for _, n := range left {
 		s.step(evDropped{n})
 	}
+	s.peak = max(s.peak, s.window.bytes+s.reading)
 	switch o {
 	case kept:
-		s.step(evHeld{number: h.number, size: h.size, from: from})
+		s.step(evHeld{number: h.number, size: h.size, from: from, slice: id})
 		s.tell()
 		if s.c.Held != nil {
 			s.c.Held(h.number)

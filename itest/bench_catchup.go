@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/metrics"
+	"runtime/pprof"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -120,7 +122,10 @@ func CatchUp(ctx context.Context, c Catchup, progress func(string)) (_ *CaughtUp
 	}
 	for _, n := range c.Peers {
 		progress(fmt.Sprintf("a newcomer with %d peers", n))
-		if out.Peers[n], err = s.newcomer(ctx, n, out.Bytes); err != nil {
+		pprof.Do(ctx, pprof.Labels("part", "newcomer"), func(ctx context.Context) {
+			out.Peers[n], err = s.newcomer(ctx, n, out.Bytes)
+		})
+		if err != nil {
 			return nil, fmt.Errorf("a newcomer with %d peers: %w", n, err)
 		}
 	}
@@ -204,6 +209,7 @@ func (s *Swarm) newcomer(ctx context.Context, n int, bytes int64) (p Pace, err e
 // measured times f from when it calls begin, and watches the heap.
 func measured(bytes int64, f func(begin func()) error) (p Pace, err error) {
 	runtime.GC()
+	syscall.Sync() // what earlier parts left to be written isn't this one's
 	before, stop, over := heap(), make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(over)

@@ -1,8 +1,8 @@
 package itest
 
 import (
-	"bytes"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"iter"
 	"sync"
@@ -89,11 +89,13 @@ func NewWorld(n int, anchors ...string) (*World, error) {
 	return w, nil
 }
 
-// Order makes the next block, whose one transaction writes size bytes, and
-// hands it to every source.
+// Order makes the next block, whose one transaction writes size bytes that no
+// disk can compress, and hands it to every source.
 func (w *World) Order(size int) (*common.Block, error) {
+	value := make([]byte, size)
+	_, _ = rand.Read(value) // never fails
 	env, _, err := tx.Endorse(tx.Proposal{
-		Channel: ChannelName, Chaincode: "kv", RWSet: tx.Write("kv", "k", bytes.Repeat([]byte{'v'}, size)),
+		Channel: ChannelName, Chaincode: "kv", RWSet: tx.Write("kv", "k", value),
 		Creator: w.client, Endorsers: []msp.Signer{w.peer}, Time: time.Now(),
 	})
 	if err != nil {

@@ -25,20 +25,42 @@ const step = 64 << 10
 // clean end before the first byte the error is io.EOF. Time limits are the
 // stream's deadlines, set by the caller: an expired one gives [Stalled].
 func ReadFrame(r io.Reader, max int) ([]byte, error) {
-	n, err := readLength(r)
+	n, err := ReadHead(r, max)
 	if err != nil {
 		return nil, err
 	}
+	return ReadBody(r, n, step, nil)
+}
+
+// ReadHead is the first half of [ReadFrame]: it reads and judges the length.
+func ReadHead(r io.Reader, max int) (int, error) {
+	n, err := readLength(r)
+	if err != nil {
+		return 0, err
+	}
 	if n == 0 {
-		return nil, fmt.Errorf("frame of no bytes: %w", Empty)
+		return 0, fmt.Errorf("frame of no bytes: %w", Empty)
 	}
 	if n > uint64(max) {
-		return nil, fmt.Errorf("frame of %d bytes, limit %d: %w", n, max, TooLarge)
+		return 0, fmt.Errorf("frame of %d bytes, limit %d: %w", n, max, TooLarge)
 	}
-	b := make([]byte, 0, min(int(n), step))
-	for len(b) < int(n) {
+	return int(n), nil
+}
+
+// ReadBody is the second half of [ReadFrame]: it allocates ahead bytes before
+// they came, and then no more than came already. Before it allocates more it
+// asks grow, if that isn't nil, whether it may take so many in all.
+func ReadBody(r io.Reader, n, ahead int, grow func(to int) error) ([]byte, error) {
+	b := make([]byte, 0, min(n, ahead))
+	for len(b) < n {
 		if len(b) == cap(b) {
-			b = append(make([]byte, 0, min(int(n), 2*cap(b))), b...)
+			to := min(n, 2*cap(b))
+			if grow != nil {
+				if err := grow(to); err != nil {
+					return nil, err
+				}
+			}
+			b = append(make([]byte, 0, to), b...)
 		}
 		m, err := io.ReadFull(r, b[len(b):cap(b)])
 		b = b[:len(b)+m]
@@ -71,22 +93,31 @@ func WriteFrame(w io.Writer, b []byte) error {
 // frame is taken from r; it refuses encodings longer than needed.
 func readLength(r io.Reader) (uint64, error) {
 	var n uint64
-	var b [1]byte
 	for i := 0; ; i++ {
-		if _, err := io.ReadFull(r, b[:]); err != nil {
+		b, err := readByte(r)
+		if err != nil {
 			if err == io.EOF && i == 0 {
 				return 0, io.EOF
 			}
 			return 0, fmt.Errorf("frame length: %w", streamError(err))
 		}
-		if i == 9 && b[0] > 1 || i > 0 && b[0] == 0 {
+		if i == 9 && b > 1 || i > 0 && b == 0 {
 			return 0, fmt.Errorf("frame length: %w", BadVarint)
 		}
-		n |= uint64(b[0]&0x7f) << (7 * i)
-		if b[0] < 0x80 {
+		n |= uint64(b&0x7f) << (7 * i)
+		if b < 0x80 {
 			return n, nil
 		}
 	}
+}
+
+func readByte(r io.Reader) (byte, error) {
+	if r, ok := r.(io.ByteReader); ok {
+		return r.ReadByte()
+	}
+	var b [1]byte
+	_, err := io.ReadFull(r, b[:])
+	return b[0], err
 }
 
 func streamError(err error) error {
