@@ -143,13 +143,13 @@ func New(c Config) *Sync {
 	tip := c.Ledger.Tip()
 	return &Sync{
 		c: c, tip: tip, kind: "none",
-		quotas:  newQuotas(c.Limits),
-		ready:   make(chan struct{}, 1),
-		work:    make(chan struct{}, 1),
-		cores:   make(chan struct{}, runtime.GOMAXPROCS(0)),
-		over:    make(chan struct{}),
-		news:    make(chan struct{}),
-		window:  newWindow(tip.Height, c.Reach, c.BufferBytes),
+		quotas: newQuotas(c.Limits),
+		ready:  make(chan struct{}, 1),
+		work:   make(chan struct{}, 1),
+		cores:  make(chan struct{}, runtime.GOMAXPROCS(0)),
+		over:   make(chan struct{}),
+		news:   make(chan struct{}),
+		window: newWindow(tip.Height, c.Reach, c.BufferBytes),
 		sched: newScheduler(terms{
 			self: c.Self, reach: c.Reach, budget: c.BufferBytes, grace: c.Grace, quiet: c.Quiet, look: c.Look,
 			most: cmpOr(c.Slice, sliceBlocks), retries: c.Tries, repair: !c.NoRepair,
