@@ -156,7 +156,7 @@ func (s *scheduler) again(p *source, n uint64) time.Time {
 	if p.gone || p.flying > 0 || n < p.lowest || n >= p.height || p.away.IsZero() {
 		return never
 	}
-	return latest(p.failedAt.Add(anybody), p.barred)
+	return latest(p.failedAt.Add(min(anybody<<min(p.strikes, 8), anybodyMost)), p.barred)
 }
 
 // free tells whether p may be asked for number n at all.

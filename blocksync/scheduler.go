@@ -32,7 +32,7 @@ import (
 // silent or busy is left alone for a while, longer each time; one that sends
 // wrong bytes is banned. What it was asked for is missing again at once. If
 // nobody else is there to be asked for the head, one that is left alone is
-// asked all the same, once a second; one that is banned or lied is not.
+// asked all the same, every few seconds; one that is banned or lied is not.
 //
 // Invariants: no number is in two slices in flight, but for the head's one
 // second copy; a peer has at most its credit in flight, and one for the head; no
@@ -62,8 +62,9 @@ const (
 	awayMost    = 60 * time.Second
 	lackFirst   = 100 * time.Millisecond // after "busy" or "not yet"
 	lackMost    = 5 * time.Second
-	falseFirst  = 30 * time.Second // after a height that was not true
-	anybody     = 1 * time.Second  // between two tries of one who is left alone, if nobody else is there
+	falseFirst  = 30 * time.Second       // after a height that was not true
+	anybody     = 500 * time.Millisecond // after a failure one who is left alone is asked, if nobody else is there,
+	anybodyMost = 4 * time.Second        // doubled with each in a row
 )
 
 // terms are what a scheduler works by.
