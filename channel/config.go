@@ -40,6 +40,7 @@ type Config struct {
 
 	msps       msp.Directory
 	policies   map[string]msp.Policy
+	acls       map[string]string // by resource: the path of the policy that guards it
 	orgs       []Org
 	orderers   []Orderer
 	consenters []Consenter

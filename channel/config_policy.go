@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+	"github.com/hyperledger/fabric-protos-go-apiv2/peer"
 	"google.golang.org/protobuf/proto"
 
 	"grapevine/block"
@@ -72,4 +73,30 @@ func poolOf(pems [][]byte) *x509.CertPool {
 		pool.AppendCertsFromPEM(p)
 	}
 	return pool
+}
+
+// ACL returns the path of the policy that guards a peer's resource, such as
+// "event/Block": what the configuration's ACLs say, or def. A reference without
+// a leading slash is relative to /Channel/Application.
+func (c *Config) ACL(resource, def string) string {
+	ref := c.acls[resource]
+	switch {
+	case ref == "":
+		return def
+	case ref[0] == '/':
+		return ref
+	}
+	return "/" + groupChannel + "/" + groupApplication + "/" + ref
+}
+
+func (c *Config) readACLs(application *common.ConfigGroup) error {
+	var acls peer.ACLs
+	if _, err := readValue(application, "ACLs", &acls); err != nil {
+		return err
+	}
+	c.acls = make(map[string]string, len(acls.Acls))
+	for resource, a := range acls.Acls {
+		c.acls[resource] = a.GetPolicyRef()
+	}
+	return nil
 }

@@ -57,6 +57,9 @@ func (c *Config) read(root *common.ConfigGroup) error {
 	if err := c.readPolicies("/"+groupChannel, root, 0); err != nil {
 		return err
 	}
+	if err := c.readACLs(application); err != nil {
+		return err
+	}
 	if err := c.readOrderers(root, orderer); err != nil {
 		return err
 	}

@@ -65,6 +65,8 @@ type Access struct {
 type Channel struct {
 	Source Source
 	Access func() Access // of the configuration in force; called before each block, so it must be cheap
+	// Filtered is Access for who asks for filtered blocks; nil: the same.
+	Filtered func() Access
 	// Errored returns a channel that is closed while the consenter is in error. Nil means that it never is.
 	Errored func() <-chan struct{}
 }
@@ -87,6 +89,10 @@ type Handler struct {
 // Serve answers the requests of one stream, one after the other, until its client leaves or an answer other than SUCCESS
 // was given. It returns nil in both cases, and a gRPC status for a stream that is refused as a whole.
 func (h *Handler) Serve(stream ab.AtomicBroadcast_DeliverServer) error {
+	return h.serve(ordererStream{stream})
+}
+
+func (h *Handler) serve(stream stream) error {
 	defer h.streams.Add(-1)
 	if most := cmpOr(h.MaxStreams, defaultMaxStreams); h.streams.Add(1) > int64(most) {
 		h.refused("", Busy)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
-	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
 
 	"grapevine/block"
 	"grapevine/msp"
@@ -20,7 +19,7 @@ import (
 // session is one stream being served. All but the marked fields belong to the goroutine of run.
 type session struct {
 	h      *Handler
-	stream ab.AtomicBroadcast_DeliverServer
+	stream stream
 
 	name  atomic.Pointer[string] // channel of the present request
 	stuck chan struct{}          // closed when a Send took too long
@@ -52,7 +51,7 @@ func (s *session) run(ctx context.Context) error {
 		if err != nil {
 			s.refuse(verdict, err)
 		}
-		if err := s.send(&ab.DeliverResponse{Type: &ab.DeliverResponse_Status{Status: verdict}}); err != nil {
+		if err := s.send(func() error { return s.stream.Status(verdict) }); err != nil {
 			return err
 		}
 		if verdict != common.Status_SUCCESS {
@@ -84,6 +83,7 @@ func (s *session) answer(ctx context.Context, env *common.Envelope) error {
 	var a Access
 	c, ok := s.h.Channels(r.channel)
 	if ok {
+		c.Access = s.stream.access(c)
 		a = c.Access()
 	}
 	who, err := admit(r, id, a, s.h.now())
@@ -124,7 +124,7 @@ func (s *session) serve(ctx context.Context, c Channel, who *reader, sp span) er
 			return err
 		}
 		n := b.GetHeader().GetNumber()
-		if err := s.send(&ab.DeliverResponse{Type: &ab.DeliverResponse_Block{Block: sp.shape(b)}}); err != nil {
+		if err := s.send(func() error { return s.stream.Block(sp.shape(b)) }); err != nil {
 			return err
 		}
 		if n >= sp.to {
@@ -146,10 +146,10 @@ func (sp span) shape(b *common.Block) *common.Block {
 }
 
 // send passes on one response, or declares the reader stuck and waits for the stream's end.
-func (s *session) send(r *ab.DeliverResponse) error {
+func (s *session) send(pass func() error) error {
 	t := time.AfterFunc(cmpOr(s.h.SlowReader, defaultSlowReader), func() { s.once.Do(func() { close(s.stuck) }) })
 	defer t.Stop()
-	if err := s.stream.Send(r); err != nil {
+	if err := pass(); err != nil {
 		return brokenError{err}
 	}
 	return nil

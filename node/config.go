@@ -63,6 +63,8 @@ type Config struct {
 	Leader election.Mode
 	// Orderers tunes the client to the ordering service.
 	Orderers OrdererClient
+	// Clients are the services for Fabric's client SDKs.
+	Clients ClientServices
 	// Alive is the period in which each peer looks whether a few others live.
 	Alive time.Duration
 	// AliveExpiry is how old a signed alive message may be, beyond 30 s for

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -56,6 +57,7 @@ type Node struct {
 	coder    cast.Coder // of all channels
 	db       *ledger.DB
 	meet     *meeting
+	clients  *clients // nil: none are served
 	started  time.Time
 	internal string     // the endpoint told to the own organisation; set by open
 	broken   chan error // holds the disk's failure, once
@@ -137,6 +139,9 @@ func (n *Node) open() error {
 			return fmt.Errorf("opening channel %s: %w", name, err)
 		}
 	}
+	if err := n.openClients(); err != nil {
+		return err
+	}
 	return listen(n.host, n.cfg.Listen)
 }
 
@@ -173,6 +178,9 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.watchIdentities(gctx) })
 	g.Go(func() error { return n.showBindings(gctx) })
 	g.Go(func() error { return n.meet.run(gctx) })
+	if n.clients != nil {
+		g.Go(func() error { return n.clients.server.Run(gctx, n.clients.listener) })
+	}
 	err := g.Wait()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil
@@ -191,6 +199,11 @@ func (n *Node) Close() error {
 	var errs []error
 	for _, c := range all {
 		errs = append(errs, c.close())
+	}
+	if n.clients != nil {
+		if err := n.clients.listener.Close(); !errors.Is(err, net.ErrClosed) { // Run closes it too
+			errs = append(errs, err)
+		}
 	}
 	if n.door != nil {
 		errs = append(errs, n.door.Close())

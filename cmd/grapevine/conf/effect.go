@@ -12,7 +12,6 @@ import (
 // of the tables that aren't here are read and judged, so that a configuration
 // can be written now; what they ask for isn't built, and that is said.
 var effective = lowered(
-
 	"peer.id", "peer.networkId", "peer.listenAddress", "peer.localMspId", "peer.mspConfigPath", "peer.fileSystemPath",
 	"peer.tls.rootcert.file", "General.TLS.RootCAs", // judged; both sides of our own TLS name their roots elsewhere
 	"peer.tls.enabled", "peer.tls.cert.file", "peer.tls.key.file", "peer.tls.clientCert.file", "peer.tls.clientKey.file",
@@ -22,6 +21,8 @@ var effective = lowered(
 	"peer.deliveryclient.reConnectBackoffThreshold", "peer.deliveryclient.addressOverrides",
 	"operations.listenAddress", "operations.tls.enabled", "operations.tls.cert.file", "operations.tls.key.file",
 	"operations.tls.clientAuthRequired", "operations.tls.clientRootCAs.files", "metrics.provider",
+	"fabricCompat.listenAddress", "peer.tls.clientAuthRequired", "peer.tls.clientRootCAs.files",
+	"peer.limits.concurrency.deliverService", "peer.authentication.timewindow",
 	"p2p.listen", "p2p.networkId", "logging.spec", "logging.format",
 	"General.ListenAddress", "General.ListenPort", "General.LocalMSPID", "General.LocalMSPDir",
 	"General.BootstrapMethod", "General.BootstrapFile", "FileLedger.Location",
@@ -42,12 +43,11 @@ func lowered(paths ...string) map[string]bool {
 // for would be another node than the one configured. The values, separated by
 // spaces, are what isn't built; "" stands for any.
 var needed = map[string]string{
-	"peer.bccsp.default":         "PKCS11",
-	"general.bccsp.default":      "PKCS11",
-	"fabriccompat.listenaddress": "",
-	"relay.listenaddress":        "",
-	"events.validity":            "own fabricPeer",
-	"metrics.provider":           "statsd",
+	"peer.bccsp.default":    "PKCS11",
+	"general.bccsp.default": "PKCS11",
+	"relay.listenaddress":   "",
+	"events.validity":       "own fabricPeer",
+	"metrics.provider":      "statsd",
 }
 
 // judgeEffect says which values that somebody set this build doesn't act on.

@@ -141,6 +141,9 @@ func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
 	if c.Gossip.AliveInterval > 0 {
 		cfg.Alive = c.Gossip.AliveInterval
 	}
+	if cfg.Clients, err = clientServices(c); err != nil {
+		return err
+	}
 	cfg.Log, cfg.Metrics, cfg.HostMetrics = log.Logger, reg, reg
 	n, err := node.Open(cfg)
 	if err != nil {
@@ -149,6 +152,29 @@ func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
 	srv := &admin.Server{Peer: n, Build: b, Name: c.ID, TLS: leaf(cert), Log: log.Logger}
 	err = runAll(ctx, n.Run, id, srv, c.Dir, c.Operations, reg, log)
 	return closing(err, n.Close())
+}
+
+// clientServices are what fabricCompat.listenAddress asks for, over the TLS of
+// peer.tls.
+func clientServices(c *conf.Peer) (node.ClientServices, error) {
+	out := node.ClientServices{Address: c.Compat, MaxStreams: c.DeliverStreams, TimeWindow: c.TimeWindow}
+	if c.Compat == "" {
+		return out, nil
+	}
+	if !c.TLS.Enabled {
+		return out, fault.New(fault.Contradiction, "fabricCompat.listenAddress is set and peer.tls.enabled is false").
+			Because("Fabric's clients are served over TLS only").
+			Do("set peer.tls.enabled, cert.file and key.file (a tls/ folder of grapevine ca generate has them)")
+	}
+	cert, err := loadPair(c.TLS.Cert, c.TLS.Key)
+	if err != nil {
+		return out, err
+	}
+	out.Certificate = *cert
+	if c.TLS.ClientAuth {
+		out.ClientRoots, err = loadPool(c.TLS.ClientRoots)
+	}
+	return out, err
 }
 
 // Orderer runs an ordering node until ctx ends.

@@ -1,0 +1,113 @@
+package node
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"iter"
+	"net"
+	"time"
+
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+	"github.com/hyperledger/fabric-protos-go-apiv2/peer"
+	"google.golang.org/protobuf/proto"
+
+	"grapevine/deliver"
+	"grapevine/ledger"
+	"grapevine/wire"
+)
+
+// ClientServices are what a peer serves to Fabric's client SDKs over gRPC:
+// protos.Deliver. The zero value serves nothing.
+type ClientServices struct {
+	Address     string // host:port to listen on; "" is off
+	Certificate tls.Certificate
+	ClientRoots *x509.CertPool // not nil: clients must present a certificate that chains to it
+	MaxStreams  int            // served at once; 0: 2500
+	TimeWindow  time.Duration  // how far a request's clock may be off; 0: 15 minutes
+}
+
+// clients is the gRPC listener for client SDKs.
+type clients struct {
+	listener net.Listener
+	server   *deliver.Server
+}
+
+func (n *Node) openClients() error {
+	c := n.cfg.Clients
+	if c.Address == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", c.Address)
+	if err != nil {
+		return fmt.Errorf("listening for gRPC clients: %w", err)
+	}
+	n.clients = &clients{listener: l, server: deliver.NewServer(deliver.ServerConfig{
+		Certificate: c.Certificate, ClientRoots: c.ClientRoots,
+		Handler: &deliver.Handler{
+			Channels: n.readable, MutualTLS: c.ClientRoots != nil, MaxStreams: c.MaxStreams, TimeWindow: c.TimeWindow,
+			Logger: n.log, Refused: func(ch string, r *wire.Reason) { n.metrics.refused(ch, r) },
+		},
+	})}
+	return nil
+}
+
+// ClientAddress is where the gRPC services for clients listen, with the port
+// that was chosen; "" if there are none.
+func (n *Node) ClientAddress() string {
+	if n.clients == nil {
+		return ""
+	}
+	return n.clients.listener.Addr().String()
+}
+
+// readable is what Deliver sees of a channel. Its configuration's ACLs may name
+// other policies than the application's Readers.
+func (n *Node) readable(name string) (deliver.Channel, bool) {
+	c, err := n.Channel(name)
+	if err != nil {
+		return deliver.Channel{}, false
+	}
+	access := func(resource string) func() deliver.Access {
+		return func() deliver.Access {
+			conf := c.conf.Load()
+			return deliver.Access{Sequence: conf.Sequence(), Readers: conf.Policy(conf.ACL(resource, "/Channel/Application/Readers")), MSPs: conf.MSPs()}
+		}
+	}
+	return deliver.Channel{Source: judged{c.ledger}, Access: access("event/Block"), Filtered: access("event/FilteredBlock")}, true
+}
+
+// judged yields a ledger's blocks with the validation codes that this peer
+// found: an orderer's block carries none that count.
+type judged struct{ *ledger.Ledger }
+
+func (j judged) Blocks(ctx context.Context, from uint64) iter.Seq2[*common.Block, error] {
+	return func(yield func(*common.Block, error) bool) {
+		for b, err := range j.Ledger.Blocks(ctx, from) {
+			if err == nil {
+				b = withCodes(b)
+			}
+			if !yield(b, err) {
+				return
+			}
+		}
+	}
+}
+
+// withCodes returns the block with a code for each transaction.
+func withCodes(b *common.Block) *common.Block {
+	m := &common.BlockMetadata{}
+	if b.Metadata != nil {
+		m = proto.CloneOf(b.Metadata)
+	}
+	for len(m.Metadata) <= int(common.BlockMetadataIndex_TRANSACTIONS_FILTER) {
+		m.Metadata = append(m.Metadata, nil)
+	}
+	codes := make([]byte, len(b.GetData().GetData()))
+	for i := range codes {
+		codes[i] = byte(peer.TxValidationCode_NOT_VALIDATED)
+	}
+	m.Metadata[common.BlockMetadataIndex_TRANSACTIONS_FILTER] = codes
+	return &common.Block{Header: b.Header, Data: b.Data, Metadata: m}
+}
