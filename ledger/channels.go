@@ -47,7 +47,8 @@ func (d *DB) create(channel string, genesis block.Verified) (*Ledger, error) {
 	}
 	l := newLedger(d, channel, record{number: number, genesis: genesis.Hash()})
 	b := d.pebble.NewBatch()
-	m := l.write(b, mark{}, []block.Verified{genesis})
+	m := l.write(b, mark{}, genesis)
+	set(b, tipKey(number), m.marshal())
 	set(b, recordKey(channel), l.record.marshal())
 	set(b, nextKey(), binary.BigEndian.AppendUint32(nil, number+1))
 	_, err = d.commit(b, func() {
@@ -87,8 +88,9 @@ func (d *DB) Drop(name string) error {
 	gone := fmt.Errorf("channel %s was dropped: %w", name, ErrNotFound)
 	b := d.pebble.NewBatch()
 	lower, upper := channelSpan(l.record.number)
+	stateLower, stateUpper := stateSpan(l.record.number)
 	set(b, droppedKey(l.record.number), nil)
-	if err := errors.Join(b.Delete(recordKey(name), nil), b.DeleteRange(lower, upper, nil)); err != nil {
+	if err := errors.Join(b.Delete(recordKey(name), nil), b.DeleteRange(lower, upper, nil), b.DeleteRange(stateLower, stateUpper, nil)); err != nil {
 		return fmt.Errorf("drop channel %s: %w", name, err)
 	}
 	l.dropped.Store(&gone) // first, or a read in between would find the channel damaged

@@ -17,8 +17,8 @@ import (
 	"grapevine/block"
 )
 
-// A scenario is a play of single acts on a store: create, append, drop, keep a
-// fact, flush, close and open again. After each crash the store must stand
+// A scenario is a play of single acts on a store: create, append, judged or not,
+// judge what was not, drop, keep a fact, flush, close and open again. After each crash the store must stand
 // exactly where some act ended, and not before the last one that returned.
 type scenario struct {
 	fs     *vfs.MemFS // what outlives a crash
@@ -34,18 +34,22 @@ type scenario struct {
 
 // A script is the blocks that a channel will have.
 type script struct {
-	all []block.Verified // block 0 first
+	all   []block.Verified // block 0 first
+	folds []*fold          // by height of the state
 }
 
-// A state is what a store holds: the height of each channel, and a fact.
+// A state is what a store holds: the height of each channel and of its world
+// state, and a fact.
 type state struct {
-	heights map[string]uint64
-	fact    string
+	heights, judged map[string]uint64
+	fact            string
 }
 
-func (s state) clone() state { return state{maps.Clone(s.heights), s.fact} }
+func (s state) clone() state { return state{maps.Clone(s.heights), maps.Clone(s.judged), s.fact} }
 
-func (s state) equal(o state) bool { return s.fact == o.fact && maps.Equal(s.heights, o.heights) }
+func (s state) equal(o state) bool {
+	return s.fact == o.fact && maps.Equal(s.heights, o.heights) && maps.Equal(s.judged, o.judged)
+}
 
 // scripts are made once: signing takes longer than crashing.
 var scripts = sync.OnceValue(func() map[string]*script {
@@ -67,13 +71,16 @@ var scripts = sync.OnceValue(func() map[string]*script {
 			}
 			s.all = append(s.all, c.next(size, fmt.Sprintf("%s%d", name, i), "again"))
 		}
+		for i := range len(s.all) + 1 {
+			s.folds = append(s.folds, foldTo(s.all, uint64(i)))
+		}
 		m[name] = s
 	}
 	return m
 })
 
 func newScenario(fs *vfs.MemFS) *scenario {
-	return &scenario{fs: fs, chains: scripts(), states: []state{{heights: map[string]uint64{}}}}
+	return &scenario{fs: fs, chains: scripts(), states: []state{{heights: map[string]uint64{}, judged: map[string]uint64{}}}}
 }
 
 // act does one thing that leads from the last state to the next.
@@ -106,18 +113,27 @@ func (s *scenario) random(t testing.TB, fs vfs.FS, rng *rand.Rand) {
 	l, missing := s.db.Channel(name)
 	switch p := rng.IntN(100); {
 	case missing != nil:
-		next.heights[name] = 1
+		next.heights[name], next.judged[name] = 1, 0
 		s.act(t, next, func() error { _, err := s.db.Create(name, all[0]); return err })
+	case p < 10 && l.State().Height < l.Height():
+		next.judged[name] = l.Height()
+		s.act(t, next, func() error { return judged(l, &scribe{}) })
 	case p < 70 && l.Height() < uint64(len(all)):
 		from := l.Height()
 		to := min(from+1+rng.Uint64N(4), uint64(len(all)))
 		next.heights[name] = to
+		l.Judge(nil)
+		if next.judged[name] == from && rng.IntN(8) > 0 {
+			l.Judge(&scribe{})
+			next.judged[name] = to
+		}
 		s.act(t, next, func() error { return l.Append(all[from:to]...) })
 	case p < 80:
 		next.fact = fmt.Sprint(rng.Uint32())
 		s.act(t, next, func() error { return s.db.PutMeta("fact", []byte(next.fact)) })
 	case p < 86 && name == "gone":
 		delete(next.heights, name)
+		delete(next.judged, name)
 		s.act(t, next, func() error { return s.db.Drop(name) })
 	case p < 95:
 		flush(t, s.db)
@@ -169,7 +185,7 @@ func (s *scenario) inspect(w wreck) (*DB, state, error) {
 	if err != nil {
 		return nil, state{}, err
 	}
-	got := state{heights: make(map[string]uint64)}
+	got := state{heights: make(map[string]uint64), judged: make(map[string]uint64)}
 	for _, name := range d.Channels() {
 		l, err := d.Channel(name)
 		if err != nil {
@@ -178,7 +194,7 @@ func (s *scenario) inspect(w wreck) (*DB, state, error) {
 		if err := l.Halted(); err != nil {
 			return d, got, err
 		}
-		got.heights[name] = l.Height()
+		got.heights[name], got.judged[name] = l.Height(), l.State().Height
 	}
 	if v, err := d.Meta("fact"); err == nil {
 		got.fact = string(v)
@@ -198,15 +214,18 @@ func (s *scenario) whole(d *DB, st state) error {
 		if err != nil {
 			return err
 		}
-		if err := s.chains[name].matches(d, l, height); err != nil {
+		if err := s.chains[name].matches(d, l, height, st.judged[name]); err != nil {
 			return fmt.Errorf("channel %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-func (c *script) matches(d *DB, l *Ledger, height uint64) error {
-	keys := 1
+func (c *script) matches(d *DB, l *Ledger, height, judged uint64) error {
+	if err := c.folds[judged].holds(d, l); err != nil {
+		return err
+	}
+	keys := 1 + int(judged) + min(1, int(judged)) // tip, verdicts, state record
 	for i, b := range c.all[:height] {
 		raw, err := l.Block(uint64(i))
 		if err != nil {
@@ -254,10 +273,11 @@ func (s *scenario) goesOn(d *DB, st state) error {
 		if err != nil {
 			return err
 		}
+		l.Judge(&scribe{})
 		if err := l.Append(all[height]); err != nil {
 			return err
 		}
-		if err := s.chains[name].matches(d, l, height+1); err != nil {
+		if err := s.chains[name].matches(d, l, height+1, height+1); err != nil {
 			return err
 		}
 	}

@@ -276,9 +276,11 @@ func (d *DB) closing() bool {
 }
 
 // get returns a copy of the value of a key.
-func (d *DB) get(key []byte) (_ []byte, err error) {
+func (d *DB) get(key []byte) ([]byte, error) { return d.getFrom(d.pebble, key) }
+
+func (d *DB) getFrom(r pebble.Reader, key []byte) (_ []byte, err error) {
 	defer recovered(&err)
-	v, closer, err := d.pebble.Get(key)
+	v, closer, err := r.Get(key)
 	if err != nil {
 		return nil, explain(err)
 	}

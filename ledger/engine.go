@@ -46,6 +46,7 @@ func engineOptions(fs vfs.FS, cacheBytes int64, events *pebble.EventListener, lo
 		Logger:                      log,
 	}
 	o.TargetFileSizes[0] = 4 << 20
+	o.Experimental.SpanPolicyFunc = spanPolicy
 	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		return pebble.ValueSeparationPolicy{
 			Enabled:     true,
@@ -60,6 +61,20 @@ func engineOptions(fs vfs.FS, cacheBytes int64, events *pebble.EventListener, lo
 		}
 	}
 	return o
+}
+
+// spanPolicy keeps the values of the world state with their keys: they change, and
+// value files are never rewritten.
+func spanPolicy(start []byte) (pebble.SpanPolicy, []byte, error) {
+	switch {
+	case len(start) == 0 || start[0] < spaceState:
+		return pebble.SpanPolicy{}, []byte{spaceState}, nil
+	case start[0] == spaceState:
+		return pebble.SpanPolicy{
+			ValueStoragePolicy: pebble.ValueStorageLowReadLatency, DisableValueSeparationBySuffix: true,
+		}, []byte{spaceState + 1}, nil
+	}
+	return pebble.SpanPolicy{}, nil, nil
 }
 
 // engineLog is Pebble's logger. Its chatter is dropped.

@@ -10,6 +10,9 @@ var (
 	ErrNotFound = wire.NewReason("ledger.not_found", wire.Ignore)
 	// ErrExists: Create for a channel that is kept under another genesis block.
 	ErrExists = wire.NewReason("ledger.exists", wire.Ignore)
+	// ErrUnjudged: transactions aren't judged here, or no longer, for the reason
+	// wrapped beside it; so there is no world state at that height.
+	ErrUnjudged = wire.NewReason("ledger.unjudged", wire.Ignore)
 	// ErrGap: a block that doesn't follow the one before it.
 	ErrGap = wire.NewReason("ledger.gap", wire.Ignore)
 	// ErrFork: another header at a height that is already held.

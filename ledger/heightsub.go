@@ -44,8 +44,13 @@ func (s *heightsub) end(err error) {
 // wait returns nil when the height has reached h, and else ctx's error or the
 // one given to end.
 func (s *heightsub) wait(ctx context.Context, h uint64) error {
+	return s.until(ctx, func(m mark) bool { return m.Height >= h })
+}
+
+// until is wait for any mark that is good.
+func (s *heightsub) until(ctx context.Context, good func(mark) bool) error {
 	for {
-		if s.get().Height >= h {
+		if good(s.get()) {
 			return nil
 		}
 		s.mu.Lock()
@@ -53,7 +58,7 @@ func (s *heightsub) wait(ctx context.Context, h uint64) error {
 			defer s.mu.Unlock()
 			return s.err
 		}
-		if s.get().Height >= h { // came between the look and the lock
+		if good(s.get()) { // came between the look and the lock
 			s.mu.Unlock()
 			return nil
 		}

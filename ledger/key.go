@@ -19,7 +19,7 @@ import (
 //	0x02 number(4) 'h' header hash(32)        → block(8)
 //	0x02 number(4) 'x' SHA-256(tx id)(32) block(8) index(4) → nothing
 //
-// Numbers are big-endian. A transaction's place stands in its key, not in its
+// and for the world state what statekey.go says. Numbers are big-endian. A transaction's place stands in its key, not in its
 // value: an id that comes again (it may: it is then invalid) never replaces the
 // first, no read precedes the write, and the first place is the first key.
 const (
@@ -46,7 +46,7 @@ const (
 type key struct {
 	channel uint32
 	kind    byte
-	number  uint64   // kindBlock, kindTx
+	number  uint64   // kindBlock, kindVerdict, kindTx
 	hash    [32]byte // kindHash: the header's; kindTx: the transaction id's
 	index   uint32   // kindTx
 }
@@ -59,7 +59,7 @@ func (k key) append(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint32(dst, k.channel)
 	dst = append(dst, k.kind)
 	switch k.kind {
-	case kindBlock:
+	case kindBlock, kindVerdict:
 		dst = binary.BigEndian.AppendUint64(dst, k.number)
 	case kindHash:
 		dst = append(dst, k.hash[:]...)
@@ -79,8 +79,8 @@ func parseKey(b []byte) (key, error) {
 	k := key{channel: binary.BigEndian.Uint32(b[1:]), kind: b[5]}
 	rest := b[prefixLen:]
 	switch {
-	case k.kind == kindTip && len(b) == prefixLen:
-	case k.kind == kindBlock && len(b) == blockKeyLen:
+	case (k.kind == kindTip || k.kind == kindState) && len(b) == prefixLen:
+	case (k.kind == kindBlock || k.kind == kindVerdict) && len(b) == blockKeyLen:
 		k.number = binary.BigEndian.Uint64(rest)
 	case k.kind == kindHash && len(b) == hashKeyLen:
 		copy(k.hash[:], rest)
@@ -111,16 +111,22 @@ func txKey(channel uint32, id string, n uint64, i uint32) []byte {
 		append(make([]byte, 0, txKeyLen))
 }
 
-// channelSpan is the range [lower, upper) of all keys of a channel.
+// channelSpan is the range [lower, upper) of a channel's blocks and what belongs
+// to them.
 func channelSpan(channel uint32) (lower, upper []byte) {
 	lower = binary.BigEndian.AppendUint32([]byte{spaceChannel}, channel)
-	upper = append([]byte(nil), lower...)
-	for i := len(upper) - 1; i >= 0; i-- {
-		if upper[i]++; upper[i] != 0 {
-			break
+	return lower, after(lower)
+}
+
+// after is the end of the range of all keys that begin with prefix.
+func after(prefix []byte) []byte {
+	end := append([]byte(nil), prefix...)
+	for i := len(end) - 1; i >= 0; i-- {
+		if end[i]++; end[i] != 0 {
+			return end[:i+1]
 		}
 	}
-	return lower, upper
+	return nil
 }
 
 func nextKey() []byte { return []byte{spaceNode, kindNext} }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 
 	"grapevine/block"
 )
@@ -23,10 +24,12 @@ type Ledger struct {
 	sub    heightsub
 
 	appending sync.Mutex
-	pending   *commit // guarded by appending: a commit that a full disk holds up, or nil
+	pending   *commit  // guarded by appending: a commit that a full disk holds up, or nil
+	exec      Executor // guarded by appending: judges transactions, or nil
 
-	halt    atomic.Pointer[error] // why it takes no more blocks
-	dropped atomic.Pointer[error]
+	halt     atomic.Pointer[error] // why it takes no more blocks
+	dropped  atomic.Pointer[error]
+	unjudged atomic.Pointer[error] // why the world state doesn't follow
 }
 
 func newLedger(d *DB, name string, r record) *Ledger {
@@ -77,6 +80,9 @@ func (l *Ledger) append(bs []block.Verified) error {
 	if err := l.Halted(); err != nil {
 		return err
 	}
+	if err := l.nearly(); err != nil {
+		return err
+	}
 	m := l.sub.get()
 	if bs, err = l.follow(m, bs); err != nil {
 		return err
@@ -90,15 +96,43 @@ func (l *Ledger) append(bs []block.Verified) error {
 		if err := l.db.writable(size); err != nil {
 			return err
 		}
-		b := l.db.pebble.NewBatchWithSize(size + n*512)
-		m = l.write(b, m, bs[:n])
-		next := m
+		b, next, done, err := l.compose(m, bs[:n], size)
+		if err != nil {
+			return err
+		}
 		if l.pending, err = l.db.commit(b, func() { l.settle(next) }); err != nil {
 			return err
 		}
-		bs = bs[n:]
+		m, bs = next, bs[done:]
 	}
 	return nil
+}
+
+// compose puts blocks, of size bytes in all, and what they make of the world state
+// into a batch, and returns the mark they lead to and how many they are: fewer
+// than it was given, where the state's writes fill the batch.
+func (l *Ledger) compose(m mark, bs []block.Verified, size int) (*pebble.Batch, mark, int, error) {
+	t := l.turn(m.state, m.Height, func(yield func(*common.Block) bool) {
+		for _, v := range bs {
+			if !yield(v.Block()) {
+				return
+			}
+		}
+	})
+	b := t.batch(size + len(bs)*512)
+	done := 0
+	for _, v := range bs {
+		m = l.write(b, m, v)
+		if err := t.execute(v.Block()); err != nil {
+			return nil, m, 0, errors.Join(err, b.Close())
+		}
+		if done++; b.Len() > maxBatch {
+			break
+		}
+	}
+	m.state = t.mark
+	set(b, tipKey(l.record.number), m.marshal())
+	return b, m, done, nil
 }
 
 // follow returns the blocks that aren't held yet, having checked that they
@@ -141,24 +175,21 @@ func (l *Ledger) holds(b block.Verified) error {
 	return err
 }
 
-// write puts blocks, their indexes and the mark they lead to into a batch.
-func (l *Ledger) write(b *pebble.Batch, m mark, bs []block.Verified) mark {
-	c := l.record.number
-	for _, v := range bs {
-		n := v.Number()
-		set(b, blockKey(c, n), v.Bytes())
-		set(b, hashKey(c, v.Hash()), binary.BigEndian.AppendUint64(nil, n))
-		for i, id := range v.TxIDs() {
-			if id != "" {
-				set(b, txKey(c, id, n, uint32(i)), nil)
-			}
-		}
-		m.Tip = block.Tip{Height: n + 1, Hash: v.Hash()}
-		if n == 0 || v.IsConfig() {
-			m.config = n
+// write puts a block and its indexes into a batch, and returns the mark it leads
+// to, which the caller puts behind them.
+func (l *Ledger) write(b *pebble.Batch, m mark, v block.Verified) mark {
+	c, n := l.record.number, v.Number()
+	set(b, blockKey(c, n), v.Bytes())
+	set(b, hashKey(c, v.Hash()), binary.BigEndian.AppendUint64(nil, n))
+	for i, id := range v.TxIDs() {
+		if id != "" {
+			set(b, txKey(c, id, n, uint32(i)), nil)
 		}
 	}
-	set(b, tipKey(c), m.marshal())
+	m.Tip = block.Tip{Height: n + 1, Hash: v.Hash()}
+	if n == 0 || v.IsConfig() {
+		m.config = n
+	}
 	return m
 }
 
@@ -219,6 +250,9 @@ func (l *Ledger) load(witnessed uint64) error {
 	}
 	m, err := parseMark(v)
 	if err != nil {
+		return err
+	}
+	if m.state, err = l.loadState(m.Height); err != nil {
 		return err
 	}
 	l.sub.set(m)

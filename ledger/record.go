@@ -46,6 +46,36 @@ func parseRecord(b []byte) (record, error) {
 type mark struct {
 	block.Tip
 	config uint64 // number of the newest configuration block below the height
+	state  stateMark
+}
+
+// A stateMark is how far the world state has come, and lies in a record of its
+// own: height is that of the blocks before, at most the mark's, and carry what the
+// executor wants back. Before block 0 it is the zero value.
+type stateMark struct {
+	height uint64
+	hash   [32]byte
+	carry  []byte
+}
+
+const stateMarkLen = 1 + 8 + 32
+
+func (s stateMark) marshal() []byte {
+	b := append(make([]byte, 0, stateMarkLen+len(s.carry)), formatVersion)
+	b = binary.BigEndian.AppendUint64(b, s.height)
+	return append(append(b, s.hash[:]...), s.carry...)
+}
+
+func parseStateMark(b []byte) (stateMark, error) {
+	if len(b) == 0 || b[0] != formatVersion {
+		return stateMark{}, fmt.Errorf("state record of another format: %w", ErrForeign)
+	}
+	if len(b) < stateMarkLen {
+		return stateMark{}, fmt.Errorf("state record of %d bytes: %w", len(b), ErrCorrupt)
+	}
+	s := stateMark{height: binary.BigEndian.Uint64(b[1:]), carry: b[stateMarkLen:]}
+	copy(s.hash[:], b[9:])
+	return s, nil
 }
 
 const markLen = 1 + 8 + 32 + 8

@@ -1,0 +1,319 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+
+	"grapevine/block"
+)
+
+// An Executor says what blocks make of the world state. The ledger calls it in
+// order, never two calls at once; after an error it may ask for the same block
+// again.
+type Executor interface {
+	// Prepare is told which blocks Execute will be asked for next, if all goes
+	// well.
+	Prepare([]*common.Block)
+	// Execute judges a block's transactions. Carry is what the block before led to,
+	// empty for block 0. Where it can't judge them the error wraps ErrUnjudged: the
+	// world state then stays where it is, and blocks are kept on.
+	Execute(v View, carry []byte, b *common.Block) (*Effects, error)
+}
+
+// A View is the world state before a block, to be asked during Execute. What its
+// functions return is the caller's.
+type View struct {
+	// Get returns a key's entry, or nil.
+	Get func(Key) (*Entry, error)
+	// Range yields a namespace's public keys from from (included) to to
+	// (excluded, "" for the end), by their bytes.
+	Range func(namespace, from, to string) iter.Seq2[Found, error]
+	// HasTx reports whether a block before claims this transaction id.
+	HasTx func(id string) (bool, error)
+	// Expiring yields what Effects of earlier blocks scheduled for block at.
+	Expiring func(at uint64) iter.Seq2[Expiry, error]
+}
+
+// Entry is a key's value, metadata and version: which transaction of which block
+// wrote it last.
+type Entry struct {
+	Block, Tx uint64
+	Value     []byte
+	Metadata  []byte
+}
+
+// Found is a key of a range, and its version.
+type Found struct {
+	Key       string
+	Block, Tx uint64
+}
+
+// Write is what becomes of a key; nil: it is deleted.
+type Write struct {
+	Key
+	*Entry
+}
+
+// Touch is a place in a public key's history.
+type Touch struct {
+	Namespace, Key string
+	Tx             uint64
+	Deleted        bool
+}
+
+// Expiry is a reminder for block At of what was written in block Written.
+type Expiry struct {
+	Key
+	At, Written uint64
+}
+
+// Effects are what a block leads to.
+type Effects struct {
+	Codes      []byte   // one for each transaction
+	CommitHash []byte   // Fabric's, 32 bytes; none for block 0
+	StateHash  [32]byte // of the whole state behind the block
+	Carry      []byte   // for the next block
+	Writes     []Write
+	Touches    []Touch
+	Schedule   []Expiry
+}
+
+// Verdict is what is kept of a block's judgement.
+type Verdict struct {
+	Codes      []byte
+	CommitHash []byte
+	StateHash  [32]byte
+}
+
+// Bounds of what is judged at once of blocks that are kept and not judged: the
+// first of those of one commit, the second of what Append makes up for on its way.
+const (
+	judgeBytes  = 16 << 20
+	judgeBlocks = 256
+	nearBlocks  = 64
+)
+
+// Judge lets e judge the transactions of blocks to come, and of those that are
+// kept and not judged. Few of these are judged by the next Append; CatchUp judges
+// all. Nil ends judging.
+func (l *Ledger) Judge(e Executor) {
+	l.appending.Lock()
+	defer l.appending.Unlock()
+	l.exec = e
+	l.unjudged.Store(nil)
+}
+
+// CatchUp judges what is kept and not judged, while Append goes on, and returns
+// when nothing is left, or with the error of ctx or of the store. Progress, which
+// may be nil, is told the height of the state and that of the blocks. Where
+// transactions can't be judged it returns nil: see State.
+func (l *Ledger) CatchUp(ctx context.Context, progress func(state, height uint64)) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		more, err := l.catchUp()
+		if err != nil {
+			return fmt.Errorf("judge blocks of channel %s: %w", l.name, err)
+		}
+		if m := l.sub.get(); progress != nil {
+			progress(m.state.height, m.Height)
+		}
+		if !more {
+			return nil
+		}
+	}
+}
+
+// ForgetState drops the world state and all verdicts in one durable step, to be
+// judged again: by CatchUp, or, of a short chain, by the next Append.
+func (l *Ledger) ForgetState() error {
+	if err := l.forgetState(); err != nil {
+		return fmt.Errorf("forget the world state of channel %s: %w", l.name, err)
+	}
+	return nil
+}
+
+func (l *Ledger) forgetState() error {
+	done, err := l.enter()
+	if err != nil {
+		return err
+	}
+	defer done()
+	l.appending.Lock()
+	defer l.appending.Unlock()
+	if err := errors.Join(l.settled(), l.Halted(), l.db.writable(0)); err != nil {
+		return err
+	}
+	c := l.record.number
+	m := l.sub.get()
+	m.state = stateMark{}
+	b := l.db.pebble.NewBatch()
+	lower, upper := stateSpan(c)
+	if err := errors.Join(
+		b.Delete(stateKey(c), nil), b.DeleteRange(verdictKey(c, 0), verdictKey(c, m.Height), nil), b.DeleteRange(lower, upper, nil),
+	); err != nil {
+		return errors.Join(err, b.Close())
+	}
+	l.unjudged.Store(nil)
+	l.pending, err = l.db.commit(b, func() { l.settle(m) })
+	return err
+}
+
+func (l *Ledger) catchUp() (more bool, err error) {
+	done, err := l.enter()
+	if err != nil {
+		return false, err
+	}
+	defer done()
+	l.appending.Lock()
+	defer l.appending.Unlock()
+	if err := errors.Join(l.settled(), l.Halted()); err != nil {
+		return false, err
+	}
+	return l.judge()
+}
+
+// nearly judges what lags a little, with appending held: at the start a new
+// channel's block 0.
+func (l *Ledger) nearly() error {
+	m := l.sub.get()
+	if lag := m.Height - m.state.height; lag == 0 || lag > nearBlocks {
+		return nil
+	}
+	for {
+		if more, err := l.judge(); err != nil || !more {
+			return err
+		}
+	}
+}
+
+// judge judges some blocks that are kept, and reports whether more are left that
+// can be. It is called with appending held and nothing pending.
+func (l *Ledger) judge() (more bool, err error) {
+	m := l.sub.get()
+	if l.exec == nil || l.unjudged.Load() != nil || m.state.height == m.Height {
+		return false, nil
+	}
+	var bs []*common.Block
+	size := 0
+	var bad error
+	from := m.state.height
+	err = l.scan(from, from+judgeBlocks, func(n uint64, raw []byte) bool {
+		b, err := block.Decode(slices.Clone(raw))
+		if err != nil {
+			bad = l.damage("its bytes", errors.Join(ErrCorrupt, err))
+			return false
+		}
+		bs, size = append(bs, b), size+len(raw)
+		return size < judgeBytes
+	})
+	if err := errors.Join(err, bad); err != nil {
+		return false, err
+	}
+	if err := l.db.writable(size); err != nil {
+		return false, err
+	}
+	t := l.turn(m.state, from, slices.Values(bs))
+	b := t.batch(size)
+	for _, x := range bs {
+		if err := t.execute(x); err != nil {
+			return false, errors.Join(err, b.Close())
+		}
+		if b.Len() > maxBatch {
+			break
+		}
+	}
+	if t.mark.height == m.state.height {
+		return false, b.Close()
+	}
+	m.state = t.mark
+	l.pending, err = l.db.commit(b, func() { l.settle(m) })
+	return err == nil && m.state.height < m.Height && l.unjudged.Load() == nil, err
+}
+
+// A turn executes blocks into one batch, with appending held.
+type turn struct {
+	l    *Ledger
+	mark stateMark
+	on   bool // there is somebody to judge, and the state stands at the next block
+	b    *pebble.Batch
+}
+
+// turn begins at a state, with blocks from a number on.
+func (l *Ledger) turn(s stateMark, from uint64, blocks iter.Seq[*common.Block]) *turn {
+	t := &turn{l: l, mark: s, on: l.exec != nil && l.unjudged.Load() == nil && s.height == from}
+	if t.on {
+		l.exec.Prepare(slices.Collect(blocks))
+	}
+	return t
+}
+
+// batch makes the batch to write to. What a block writes the next one reads.
+func (t *turn) batch(size int) *pebble.Batch {
+	if t.on {
+		t.b = t.l.db.pebble.NewIndexedBatchWithSize(size)
+	} else {
+		t.b = t.l.db.pebble.NewBatchWithSize(size)
+	}
+	return t.b
+}
+
+// execute writes what a block makes of the state.
+func (t *turn) execute(b *common.Block) error {
+	if !t.on {
+		return nil
+	}
+	x, err := t.l.exec.Execute(t.view(), t.mark.carry, b)
+	if errors.Is(err, ErrUnjudged) {
+		t.on = false
+		t.l.stopJudging(err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n, c := t.mark.height, t.l.record.number
+	if len(x.Codes) != len(b.Data.Data) || b.Header.Number != n {
+		return fmt.Errorf("block %d: %d codes for %d transactions of block %d", n, len(x.Codes), len(b.Data.Data), b.Header.Number)
+	}
+	set(t.b, verdictKey(c, n), Verdict{x.Codes, x.CommitHash, x.StateHash}.marshal())
+	for _, w := range x.Writes {
+		if w.Entry == nil {
+			if err := t.b.Delete(entryKey(c, w.Key), nil); err != nil {
+				return err
+			}
+			continue
+		}
+		set(t.b, entryKey(c, w.Key), w.Entry.marshal())
+	}
+	for _, y := range x.Touches {
+		deleted := []byte{0}
+		if y.Deleted {
+			deleted[0] = 1
+		}
+		set(t.b, touchKey(c, y.Namespace, y.Key, n, y.Tx), deleted)
+	}
+	for _, e := range x.Schedule {
+		set(t.b, expiryKey(c, e.At, e.Key), appendNumber(nil, e.Written))
+	}
+	if err := t.b.DeleteRange(expiryPrefix(c, n), expiryPrefix(c, n+1), nil); err != nil {
+		return err
+	}
+	t.mark = stateMark{height: n + 1, hash: x.StateHash, carry: x.Carry}
+	set(t.b, stateKey(c), t.mark.marshal())
+	return nil
+}
+
+// stopJudging tells why the state stays where it is. The first reason stays.
+func (l *Ledger) stopJudging(err error) {
+	if l.unjudged.CompareAndSwap(nil, &err) {
+		l.db.log.Warnf("channel %s: transactions are judged no more: %v", l.name, err)
+	}
+}
