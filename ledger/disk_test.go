@@ -255,13 +255,18 @@ func (s *scenario) until(fs vfs.FS, rng *rand.Rand, acts int, told *sync.Map) (e
 		all := s.chains[name].all
 		l, missing := s.db.Channel(name)
 		if missing != nil {
-			next.heights[name] = 1
+			next.heights[name], next.judged[name] = 1, 0
 			s.act(noTest{}, next, func() error { _, err := s.db.Create(name, all[0]); return err })
 			continue
 		}
 		from := l.Height()
+		if l.State().Height < from {
+			next.judged[name] = from
+			s.act(noTest{}, next, func() error { return judged(l, &scribe{}) })
+			continue
+		}
 		to := min(from+1+rng.Uint64N(8), uint64(len(all)))
-		if next.heights[name] = to; to > from {
+		if next.heights[name], next.judged[name] = to, to; to > from {
 			s.act(noTest{}, next, func() error { return l.Append(all[from:to]...) })
 		}
 	}
