@@ -130,7 +130,7 @@ func (l *links) send(p peer.ID, w *wire.Word) {
 }
 
 // flush waits until what is queued was written, for a short while.
-func (l *links) flush(ctx context.Context) {
+func (l *links) flush(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, flushTime)
 	defer cancel()
 	look := time.NewTicker(10 * time.Millisecond)
@@ -138,10 +138,11 @@ func (l *links) flush(ctx context.Context) {
 	for l.waiting() {
 		select {
 		case <-ctx.Done():
-			return
+			return ctx.Err()
 		case <-look.C:
 		}
 	}
+	return nil
 }
 
 func (l *links) waiting() bool {

@@ -218,15 +218,14 @@ func (m *Members) Run(ctx context.Context) (err error) {
 }
 
 // Leave tells everybody that this member goes, signed. It returns when the
-// word is with the connections, or ctx ends. What is received afterwards
-// changes nothing.
+// word is with the connections, or after a second, or when ctx ends; an error
+// says that some weren't told. What is received afterwards changes nothing.
 func (m *Members) Leave(ctx context.Context) error {
 	err := m.say(ctx, time.Now(), true, true)
 	m.mu.Lock()
 	m.left = true
 	m.mu.Unlock()
-	m.links.flush(ctx)
-	return err
+	return errors.Join(err, m.links.flush(ctx))
 }
 
 // List returns all members heard of, ourselves first.

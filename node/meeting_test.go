@@ -2,8 +2,10 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
+	"slices"
 	"testing"
 	"time"
 
@@ -169,12 +171,38 @@ func TestDeathAndLeaveAreSeen(t *testing.T) {
 		until(t, ctx, sees(n, nodes[3].PeerID(), membership.Left))
 	}
 	t.Logf("left: seen after %v", time.Since(began).Round(time.Millisecond))
+	_, err := nodes[3].Join(ctx, g)
+	require.NoError(t, err)
+	for _, n := range nodes[:3] {
+		until(t, ctx, sees(n, nodes[3].PeerID(), membership.Alive))
+	}
 	began = time.Now()
 	stops[2]() // without a word
 	for _, n := range nodes[:2] {
 		until(t, ctx, sees(n, nodes[2].PeerID(), membership.Dead))
 	}
 	t.Logf("gone: dead after %v", time.Since(began).Round(time.Millisecond))
+}
+
+// Leave does all it has to even if there is no time to tell anybody: the channel
+// is closed, and can be joined again, or is gone.
+func TestLeaveInNoTime(t *testing.T) {
+	w := newWorld(t)
+	g := w.genesis("mychannel", 0)
+	c, _ := w.config(0, "peer0.org1")
+	n := start(t, c, g)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, purge := range []bool{false, true, false} {
+		require.NoError(t, n.Leave(ctx, "mychannel", purge))
+		require.ErrorIs(t, n.Leave(ctx, "mychannel", purge), ErrNoChannel)
+		require.Equal(t, !purge, n.left("mychannel"))
+		require.Equal(t, !purge, slices.Contains(n.db.Channels(), "mychannel"))
+		ch, err := n.Join(t.Context(), g)
+		require.NoError(t, err)
+		require.False(t, n.left("mychannel"))
+		until(t, patience(t), func() bool { return ch.MemberStats().Signed > 0 })
+	}
 }
 
 func containsPeer(b []byte, p peer.ID) bool { return bytes.Contains(b, []byte(p.String())) }

@@ -43,6 +43,8 @@ var (
 	ErrDurability = errors.New("the disk failed")
 	// ErrNoChannel: this node has not joined the channel.
 	ErrNoChannel = errors.New("no such channel on this node")
+	// ErrLeaving: the channel is being left; it can be joined again soon.
+	ErrLeaving = errors.New("the channel is being left; try again soon")
 	// ErrJoined: the channel is joined already, from another genesis block.
 	ErrJoined = errors.New("joined already, from another genesis block")
 )
@@ -64,6 +66,7 @@ type Node struct {
 
 	mu       sync.Mutex
 	channels map[string]*Channel // owned by mu
+	leaving  map[string]bool     // those that Leave is at work on; owned by mu
 	spawn    func(*Channel)      // starts a channel's loops on Run's group; nil while Run doesn't run; owned by mu
 	closed   bool                // owned by mu
 }
@@ -77,7 +80,7 @@ func Open(cfg Config) (*Node, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{stack: newStack(cfg.Log), cfg: cfg, channels: map[string]*Channel{}, started: time.Now(), broken: make(chan error, 1)}
+	n := &Node{stack: newStack(cfg.Log), cfg: cfg, channels: map[string]*Channel{}, leaving: map[string]bool{}, started: time.Now(), broken: make(chan error, 1)}
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -240,6 +243,9 @@ func (n *Node) Join(ctx context.Context, genesis *common.Block) (*Channel, error
 	if n.closed {
 		return nil, errors.New("the node is closed")
 	}
+	if n.leaving[name] {
+		return nil, fmt.Errorf("channel %s: %w", name, ErrLeaving)
+	}
 	if c := n.channels[name]; c != nil {
 		if c.genesis != v.Hash() {
 			return nil, fmt.Errorf("channel %s: %w", name, ErrJoined)
@@ -295,27 +301,31 @@ func (n *Node) reopen(name string) error {
 }
 
 // Leave tells the channel's members that this one goes, and ends the channel's
-// loops and streams. With purge its blocks are deleted;
-// without, the node finds them when it joins again.
+// loops and streams. With purge its blocks are deleted; without, the node finds
+// them when it joins again. Ctx bounds the telling alone: what has begun ends.
 func (n *Node) Leave(ctx context.Context, name string, purge bool) error {
 	n.mu.Lock()
 	c := n.channels[name]
-	delete(n.channels, name)
-	n.share()
-	n.mu.Unlock()
 	if c == nil {
+		n.mu.Unlock()
 		return fmt.Errorf("channel %s: %w", name, ErrNoChannel)
 	}
-	if c.stop != nil {
+	delete(n.channels, name)
+	n.leaving[name] = true
+	n.share()
+	runs := c.stop != nil
+	n.mu.Unlock()
+	defer func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		delete(n.leaving, name)
+	}()
+	if runs {
 		if err := c.members.Leave(ctx); err != nil {
-			n.log.Warn("the others were not told that this peer leaves; they will find out", "channel", name, "err", err)
+			n.log.Warn("not all others were told that this peer leaves; they will find out", "channel", name, "err", err)
 		}
 		c.stop()
-		select {
-		case <-c.done:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+		<-c.done
 	}
 	if err := c.close(); err != nil {
 		return err
