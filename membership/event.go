@@ -3,6 +3,8 @@ package membership
 import (
 	"context"
 	"iter"
+
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // What an [Event] tells.
@@ -13,7 +15,8 @@ const (
 	Died                  // for us
 	Departed              // it said that it leaves
 	Expelled              // it isn't a member any more
-	Cloned                // another host speaks in our own name
+	Cloned                // two live hosts speak in its name
+	Refuted               // we were accused, and say anew that we live
 	Lost                  // this listener was too slow: some events are missing, look at the list
 )
 
@@ -22,13 +25,15 @@ type Kind int
 
 // String returns the kind's name in lower case.
 func (k Kind) String() string {
-	return [...]string{"joined", "suspected", "recovered", "died", "left", "expelled", "cloned", "lost"}[k]
+	return [...]string{"joined", "suspected", "recovered", "died", "left", "expelled", "cloned", "refuted", "lost"}[k]
 }
 
 // An Event is something that happened to a member, which is as it was after.
 type Event struct {
 	Kind   Kind
-	Member Member
+	Member Member  // Cloned: of the host that started last, which counts
+	Was    State   // Recovered: suspect or dead before
+	Other  peer.ID // Cloned: the host that doesn't count
 }
 
 // eventBuffer is how far a listener may fall behind.

@@ -110,6 +110,8 @@ type Members struct {
 	talks       map[peer.ID]*talk
 	wanted      map[msp.PKIID]time.Time // certificates asked for, and when
 	asked       time.Time               // when views were last compared
+	clashed     map[msp.PKIID]time.Time // when two hosts of one identity were last reported
+	shadowed    time.Time               // when a host of our identity was last heard that started after us
 	above       uint64                  // an incarnation that others hold of us
 	lifted      time.Time               // when it was last raised
 	height      uint64                  // as it was told last
@@ -159,6 +161,7 @@ func New(c Config) (*Members, error) {
 		hosts:       make(map[msp.PKIID]peer.ID),
 		talks:       make(map[peer.ID]*talk),
 		wanted:      make(map[msp.PKIID]time.Time),
+		clashed:     make(map[msp.PKIID]time.Time),
 		watchers:    make(map[chan Event]bool),
 		born:        time.Now(),
 	}
@@ -278,7 +281,7 @@ func (m *Members) Rejudge() {
 		m.detector.step(event{kind: forget, id: id}, now)
 		e, was := m.view.expel(id)
 		if was {
-			m.notify(Event{Expelled, e.member})
+			m.notify(Event{Kind: Expelled, Member: e.member})
 		}
 		m.mu.Unlock()
 	}
@@ -343,12 +346,17 @@ func (m *Members) tick(now time.Time, late bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, e := range m.view.tick(now) {
-		m.notify(Event{Died, e.member})
+		m.notify(Event{Kind: Died, Member: e.member})
 	}
 	for id := range m.known {
 		if m.view.marks[id] == nil {
 			delete(m.known, id)
 			m.detector.step(event{kind: forget, id: id}, now)
+		}
+	}
+	for id, at := range m.clashed {
+		if now.Sub(at) > clashPause {
+			delete(m.clashed, id)
 		}
 	}
 	m.act(m.detector.step(event{kind: tick}, now), now)

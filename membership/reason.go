@@ -19,7 +19,7 @@ var (
 	Malformed        = wire.NewReason("membership.malformed", wire.Reject)        // a field of the wrong length or without meaning
 	WrongChannel     = wire.NewReason("membership.wrong_channel", wire.Reject)    // another channel's tag
 	WrongPeer        = wire.NewReason("membership.wrong_peer", wire.Reject)       // claims a host that is bound to another identity
-	Refuted          = wire.NewReason("membership.refuted", wire.Ignore)          // A16: said in our name that we are gone
+	RefutedLeave     = wire.NewReason("membership.refuted", wire.Ignore)          // A16: said in our name that we are gone
 	WrongAudience    = wire.NewReason("membership.wrong_audience", wire.Reject)   // meant for another organisation
 	BadWord          = wire.NewReason("membership.bad_word", wire.Close)          // not what members say to each other
 	Full             = wire.NewReason("membership.full", wire.Ignore)             // no room to remember one more

@@ -34,6 +34,7 @@ func (m *Members) Receive(from peer.ID, s *wire.SignedAlive) error {
 	k := m.known[c.id]
 	m.mu.Unlock()
 	if err != nil {
+		m.clash(from, c, k, s, now)
 		return fmt.Errorf("alive of %s: %w", c.id, err)
 	}
 	k, err = m.identify(c, k, s, now)
@@ -57,9 +58,9 @@ func (m *Members) bound(p peer.ID) (*msp.Identity, [][]byte, bool) {
 	return m.c.Bound(p)
 }
 
-// mirror judges a message in our own name: an echo of what we said, a clone's,
-// or what we said before our clock or disk went back. If it counts for more
-// than we say now, we say more.
+// mirror judges a message in our own name: an echo of what we said, another
+// host's, or what we said before our clock or disk went back. If that counts for
+// more than we say now, we say more.
 func (m *Members) mirror(c *claim, s *wire.SignedAlive, now time.Time) error {
 	if err := c.prove(m.c.Self.Identity(), s.Signature); err != nil {
 		return err
@@ -75,15 +76,13 @@ func (m *Members) mirror(c *claim, s *wire.SignedAlive, now time.Time) error {
 		}
 		return fmt.Errorf("our own alive: %w", NotNewer)
 	}
-	stranger := Member{PKIID: m.id, MSPID: c.MspId, Name: m.c.Self.Identity().Name(), Peer: c.peer, Incarnation: c.Incarnation, Sequence: c.Sequence}
 	defer m.mu.Unlock()
+	if c.peer != m.c.PeerID && !c.Left {
+		return m.cloned(c, ours.less(n), now)
+	}
 	m.lift(n, now)
 	if c.Left && !m.left {
-		return fmt.Errorf("our own leave: %w", Refuted)
-	}
-	if c.peer != m.c.PeerID {
-		m.notify(Event{Cloned, stranger})
-		log.Errorw("another host speaks in our name: is the same MSP folder used twice?", "peer", c.peer)
+		return fmt.Errorf("our own leave: %w", RefutedLeave)
 	}
 	return fmt.Errorf("alive in our name from host %s: %w", c.peer, Clone)
 }
@@ -93,7 +92,7 @@ func (m *Members) mirror(c *claim, s *wire.SignedAlive, now time.Time) error {
 // bounded by what others accept. Called under mu.
 func (m *Members) lift(n number, now time.Time) {
 	ours := number{m.incarnation, m.round}
-	if m.left || n.less(ours) || n.incarnation >= uint64(now.Add(skew).UnixMilli()) || now.Sub(m.lifted) < refutePause {
+	if m.left || n.less(ours) || now.Sub(m.shadowed) < shadowTime || n.incarnation >= uint64(now.Add(skew).UnixMilli()) || now.Sub(m.lifted) < refutePause {
 		return
 	}
 	m.lifted = now
@@ -199,10 +198,10 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 	case e.left:
 		m.act(m.detector.step(event{kind: leave, id: c.id, number: n}, now), now)
 		if before != Left {
-			m.notify(Event{Departed, e.member})
+			m.notify(Event{Kind: Departed, Member: e.member})
 		}
 	case e.arrived:
-		m.notify(Event{Joined, e.member})
+		m.notify(Event{Kind: Joined, Member: e.member})
 		fallthrough
 	default:
 		m.act(m.detector.step(event{kind: learn, id: c.id, number: n, org: c.MspId, hidden: len(c.wide) == 0}, now), now)
@@ -212,6 +211,9 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 		if m.c.OnHeight != nil {
 			m.c.OnHeight(c.peer, c.Height)
 		}
+	}
+	if t := m.talks[m.hosts[c.id]]; t != nil && t.peer != c.peer {
+		m.tell(t, k.whole(slim)) // it may live, and has to know
 	}
 	if e.arrived || e.left || before == Suspect || c.Own && m.sparse() {
 		m.relay(from, c.id, c.MspId, c.Own, slim)

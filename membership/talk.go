@@ -215,8 +215,8 @@ func (m *Members) correct(from peer.ID, s *wire.SignedAlive, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t, v := m.talks[from], m.view.marks[c.id]
-	if t == nil || t.id != c.id || v == nil || c.peer != from {
-		return
+	if t == nil || t.id != c.id || v == nil || c.peer != from || v.heard && v.member.Peer != from && v.member.State < Dead {
+		return // another host may count; see clash
 	}
 	if (number{c.Incarnation, c.Sequence}).less(number{v.incarnation, v.sequence}) {
 		m.send(t, &wire.Word{Have: appendEntry(nil, c.id, v.incarnation, v.sequence)})
@@ -232,7 +232,7 @@ func (m *Members) answer(t *talk, w *wire.Word, now time.Time) {
 		} else if v, k := m.view.marks[id], m.known[id]; v != nil && k != nil && v.heard {
 			for _, s := range v.told(t.mspID) {
 				if s.signed != nil {
-					m.tell(t, &wire.SignedAlive{Alive: s.signed.Alive, Signature: s.signed.Signature, Certificate: k.id.Certificate().Raw, Chain: k.chain})
+					m.tell(t, k.whole(s.signed))
 				}
 			}
 		}
@@ -370,6 +370,7 @@ func (m *Members) act(actions []action, now time.Time) {
 			}
 		case a.refute:
 			m.stats.Refuted++
+			m.notify(Event{Kind: Refuted, Member: m.self()})
 			m.publishSoon()
 		case a.rtt > 0:
 			m.stats.RTT += (a.rtt - m.stats.RTT) / 8
@@ -395,14 +396,14 @@ func (m *Members) turned(a action, now time.Time) {
 	switch a.state {
 	case Suspect:
 		m.stats.Suspicions++
-		m.notify(Event{Suspected, v})
+		m.notify(Event{Kind: Suspected, Member: v})
 	case Dead:
-		m.notify(Event{Died, v})
+		m.notify(Event{Kind: Died, Member: v})
 	case Alive:
 		if before == Suspect {
 			m.stats.Refutations++
 		}
-		m.notify(Event{Recovered, v})
+		m.notify(Event{Kind: Recovered, Member: v, Was: before})
 	}
 }
 

@@ -123,14 +123,8 @@ func newView(expiry time.Duration) *view {
 // what it refuses would be refused with a valid signature too. A message that
 // equals the mark in number but not in content is for accept to name.
 func (v *view) judge(id msp.PKIID, incarnation, sequence uint64, sentAt time.Time, digest [32]byte, now time.Time) error {
-	start := time.UnixMilli(int64(min(incarnation, 1<<53)))
-	for _, t := range []time.Time{start, sentAt} {
-		if t.After(now.Add(farFuture)) {
-			return FarFuture
-		}
-		if t.After(now.Add(skew)) {
-			return FromFuture
-		}
+	if err := ahead(incarnation, sentAt, now); err != nil {
+		return err
 	}
 	if sequence == 0 { // they count from 1
 		return NotNewer
@@ -141,11 +135,29 @@ func (v *view) judge(id msp.PKIID, incarnation, sequence uint64, sentAt time.Tim
 			return NotNewer
 		}
 	}
-	if now.Sub(sentAt) > v.expiry+skew {
+	if v.stale(sentAt, now) {
 		return Stale
 	}
 	return nil
 }
+
+func (v *view) stale(sentAt, now time.Time) bool { return now.Sub(sentAt) > v.expiry+skew }
+
+// ahead refuses what is of the future.
+func ahead(incarnation uint64, sentAt, now time.Time) error {
+	for _, t := range []time.Time{started(incarnation), sentAt} {
+		if t.After(now.Add(farFuture)) {
+			return FarFuture
+		}
+		if t.After(now.Add(skew)) {
+			return FromFuture
+		}
+	}
+	return nil
+}
+
+// started is when a member started that has this incarnation.
+func started(incarnation uint64) time.Time { return time.UnixMilli(int64(min(incarnation, 1<<53))) }
 
 // accept takes a proven message in.
 func (v *view) accept(p message, now time.Time) (effect, error) {
