@@ -16,8 +16,9 @@ import (
 // incarnation is higher. The other is told, says once more that it lives, so that
 // all who hear it can report it and drop it, and doesn't raise its number.
 const (
-	clashPause = time.Minute      // between two reports of one identity
-	shadowTime = 90 * time.Second // for which a host stands back that has heard a later one
+	clashPause   = time.Minute      // between two reports of one identity
+	shadowTime   = 90 * time.Second // for which a host stands back that has heard a later one
+	protestPause = 5 * time.Second  // without hearing it, until that host says anew that it lives
 )
 
 // clash looks whether a message that is refused shows two hosts of one identity,
@@ -47,19 +48,41 @@ func (m *Members) clash(from peer.ID, c *claim, k *judged, s *wire.SignedAlive, 
 	if !suspicious() {
 		return
 	}
-	m.clashed[c.id] = now
 	v := m.view.marks[c.id]
-	m.notify(Event{Kind: Cloned, Member: v.member, Other: c.peer})
-	older := k.whole(s)
-	if t := m.talks[v.member.Peer]; t != nil {
-		m.tell(t, older)
-	}
+	m.report(v.member, c.peer, k.whole(s), now)
 	if t := m.talks[c.peer]; t != nil {
 		for _, newer := range v.told(t.mspID) {
 			m.tell(t, m.known[c.id].whole(newer.signed))
 		}
 	}
-	m.relay(from, c.id, c.MspId, c.Own, older)
+	m.relay(from, c.id, c.MspId, c.Own, k.whole(s))
+}
+
+// succeed sees to a host of an identity that another host had until now. That
+// one may live, and has to know; if it spoke since this one's start, it does.
+// Called under mu.
+func (m *Members) succeed(c *claim, k *judged, newer *wire.SignedAlive, former *said, now time.Time) {
+	for p, t := range m.talks {
+		if t.id == c.id && p != c.peer {
+			m.tell(t, k.whole(newer))
+		}
+	}
+	if former != nil && now.Sub(m.clashed[c.id]) >= clashPause {
+		old := new(wire.Alive)
+		if err := wire.Unmarshal(former.signed.Alive, old); err == nil { // it did once
+			m.report(m.view.marks[c.id].member, peer.ID(old.PeerId), k.whole(former.signed), now)
+		}
+	}
+}
+
+// report tells of two hosts of one identity, and shows the newer what the older
+// said. Called under mu.
+func (m *Members) report(newer Member, older peer.ID, said *wire.SignedAlive, now time.Time) {
+	m.clashed[newer.PKIID] = now
+	m.notify(Event{Kind: Cloned, Member: newer, Other: older})
+	if t := m.talks[newer.Peer]; t != nil {
+		m.tell(t, said)
+	}
 }
 
 // cloned judges a message of another host in our own name. Called under mu.
@@ -76,6 +99,9 @@ func (m *Members) cloned(c *claim, newer bool, now time.Time) error {
 		return fmt.Errorf("alive in our name from host %s: %w", c.peer, err)
 	}
 	if newer {
+		if now.Sub(m.shadowed) >= protestPause {
+			m.publishSoon()
+		}
 		m.shadowed = now
 	}
 	if now.Sub(m.clashed[m.id]) >= clashPause {
@@ -83,7 +109,6 @@ func (m *Members) cloned(c *claim, newer bool, now time.Time) error {
 		e := Event{Kind: Cloned, Member: m.self(), Other: c.peer}
 		if newer {
 			e.Member.Peer, e.Member.Incarnation, e.Member.Sequence, e.Other = c.peer, c.Incarnation, c.Sequence, m.c.PeerID
-			m.publishSoon()
 		}
 		m.notify(e)
 	}

@@ -175,8 +175,12 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := Alive
+	var former *said // of another host
 	if v := m.view.marks[c.id]; v != nil && v.heard {
 		before = v.member.State
+		if v.member.Peer != c.peer && v.sentAt.After(started(c.Incarnation)) {
+			former = v.newest()
+		}
 	}
 	slim := &wire.SignedAlive{Alive: s.Alive, Signature: s.Signature}
 	e, err := m.view.accept(message{
@@ -212,8 +216,8 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 			m.c.OnHeight(c.peer, c.Height)
 		}
 	}
-	if t := m.talks[m.hosts[c.id]]; t != nil && t.peer != c.peer {
-		m.tell(t, k.whole(slim)) // it may live, and has to know
+	if e.arrived {
+		m.succeed(c, k, slim, former, now)
 	}
 	if e.arrived || e.left || before == Suspect || c.Own && m.sparse() {
 		m.relay(from, c.id, c.MspId, c.Own, slim)

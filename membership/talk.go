@@ -289,22 +289,6 @@ func (m *Members) answer(t *talk, w *wire.Word, now time.Time) {
 	flush()
 }
 
-// told returns the messages of a mark that an organisation may have.
-func (k *mark) told(mspID string) []*said {
-	var out []*said
-	if k.wide != nil {
-		out = append(out, k.wide)
-	}
-	if k.own != nil && k.member.MSPID == mspID {
-		out = append(out, k.own)
-	}
-	slices.SortFunc(out, func(a, b *said) int { return int(a.sequence) - int(b.sequence) })
-	return out
-}
-
-// open says whether members of an organisation may know of this one.
-func (k *mark) open(mspID string) bool { return k.member.Endpoint != "" || k.member.MSPID == mspID }
-
 // have lists what we accepted, of those that a member of an organisation may
 // know of. Called under mu.
 func (m *Members) have(mspID string) []byte {

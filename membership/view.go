@@ -257,6 +257,30 @@ func (v *view) members() []Member {
 	return all
 }
 
+// told returns the messages of a mark that an organisation may have.
+func (k *mark) told(mspID string) []*said {
+	var out []*said
+	if k.wide != nil {
+		out = append(out, k.wide)
+	}
+	if k.own != nil && k.member.MSPID == mspID {
+		out = append(out, k.own)
+	}
+	slices.SortFunc(out, func(a, b *said) int { return int(a.sequence) - int(b.sequence) })
+	return out
+}
+
+// newest returns what was said last.
+func (k *mark) newest() *said {
+	if k.wide == nil || k.own != nil && k.own.sequence > k.wide.sequence {
+		return k.own
+	}
+	return k.wide
+}
+
+// open says whether members of an organisation may know of this one.
+func (k *mark) open(mspID string) bool { return k.member.Endpoint != "" || k.member.MSPID == mspID }
+
 // evict makes room for one mark.
 func (v *view) evict(now time.Time) bool {
 	count := make(map[string]int)

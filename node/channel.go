@@ -402,8 +402,14 @@ func (c *Channel) changed(e membership.Event) {
 	c.node.metrics.member(c.name, e)
 	c.node.meet.heard(e)
 	level := slog.LevelInfo
-	if e.Kind == membership.Suspected || e.Kind == membership.Recovered {
+	switch e.Kind {
+	case membership.Suspected, membership.Recovered, membership.Refuted:
 		level = slog.LevelDebug
+	case membership.Cloned:
+		c.node.clashed(e)
+		c.log.Error("two live hosts show one identity: is the same MSP folder used twice?", "name", e.Member.Name, "msp", e.Member.MSPID,
+			"counts", e.Member.Peer, "older", e.Other, "code", membership.Clone.Code())
+		return
 	}
 	c.log.Log(context.Background(), level, "member "+e.Kind.String(), "name", e.Member.Name, "msp", e.Member.MSPID, "peer", e.Member.Peer)
 }

@@ -30,6 +30,9 @@ var (
 // connection: one certificate shown with many host keys must fill nothing.
 const pending = 30 * time.Second
 
+// maxDisplaced bounds the hosts that are remembered to be displaced.
+const maxDisplaced = 1024
+
 // A judge says whether an identity is valid now, under one definition of an
 // organisation or the configuration of one channel. It returns an error that
 // is errNotMine if the identity's MSP is none that it knows.
@@ -59,10 +62,11 @@ type guard struct {
 	refused   func(r *wire.Reason, transport string)
 	supplant  func(old peer.ID, now peer.ID, id *msp.Identity) // closes old's connections
 
-	mu     sync.Mutex
-	judges map[string]judge      // owned by mu
-	guests map[peer.ID]*guest    // owned by mu
-	live   map[msp.PKIID]peer.ID // host with a connection, owned by mu
+	mu        sync.Mutex
+	judges    map[string]judge      // owned by mu
+	guests    map[peer.ID]*guest    // owned by mu
+	live      map[msp.PKIID]peer.ID // host with a connection, owned by mu
+	displaced map[peer.ID]peer.ID   // hosts that were proven older than another of their identity; owned by mu
 }
 
 func newGuard(networkID string, refused func(*wire.Reason, string)) *guard {
@@ -74,6 +78,7 @@ func newGuard(networkID string, refused func(*wire.Reason, string)) *guard {
 		judges:    map[string]judge{},
 		guests:    map[peer.ID]*guest{},
 		live:      map[msp.PKIID]peer.ID{},
+		displaced: map[peer.ID]peer.ID{},
 	}
 }
 
@@ -271,7 +276,8 @@ func (g *guard) InterceptSecured(_ network.Direction, p peer.ID, c network.ConnM
 }
 
 // InterceptUpgraded replaces the host that stood behind the same identity
-// until now: the newer one counts. Two connections of one host are normal.
+// until now: the newer one counts, and that is the one that comes, unless it was
+// proven otherwise. Two connections of one host are normal.
 func (g *guard) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReason) {
 	p := c.RemotePeer()
 	g.mu.Lock()
@@ -281,6 +287,13 @@ func (g *guard) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReaso
 		return false, 0
 	}
 	old := g.live[v.id.PKIID()]
+	if by, ok := g.displaced[p]; ok {
+		if by == old {
+			g.mu.Unlock()
+			return true, 0 // so that connected can say why it is closed
+		}
+		delete(g.displaced, p)
+	}
 	g.live[v.id.PKIID()] = p
 	id := v.id
 	g.mu.Unlock()
@@ -292,16 +305,45 @@ func (g *guard) InterceptUpgraded(c network.Conn) (bool, control.DisconnectReaso
 
 // connected and disconnected keep count of a guest's connections. connected is
 // false for a host that was forgotten since its handshake: nobody would judge
-// that connection again.
+// that connection again; and for one that is displaced.
 func (g *guard) connected(p peer.ID) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	v := g.guests[p]
-	if v == nil {
+	if v == nil || g.displaced[p] != "" {
 		return false
 	}
 	v.conns++
 	return true
+}
+
+func (g *guard) isDisplaced(p peer.ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.displaced[p] != ""
+}
+
+// outlived says whether a host is still to be closed in favour of another.
+func (g *guard) outlived(older, newer peer.ID) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	v := g.guests[older]
+	return v != nil && (g.displaced[older] == newer || g.live[v.id.PKIID()] == newer)
+}
+
+// displace notes that of two hosts of one identity one is older. It is kept out
+// as long as the other is connected.
+func (g *guard) displace(older, newer peer.ID) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	delete(g.displaced, newer)
+	g.displaced[older] = newer
+	if len(g.displaced) > maxDisplaced {
+		for p := range g.displaced { // any: a guest that is wrongly let in is soon proven again
+			delete(g.displaced, p)
+			return
+		}
+	}
 }
 
 func (g *guard) disconnected(p peer.ID) (last bool) {

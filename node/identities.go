@@ -11,6 +11,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	"golang.org/x/sync/errgroup"
 
+	"grapevine/membership"
 	"grapevine/msp"
 )
 
@@ -110,20 +111,20 @@ func (s *stack) closeAll(ps []peer.ID, why string) {
 }
 
 // supplant closes the connections of a host whose identity another host now
-// shows. The code tells it not to come back at once.
+// shows.
 func (s *stack) supplant(old, now peer.ID, id *msp.Identity) {
-	s.log.Warn("two hosts show one identity; the newer one stays", "msp", id.MSPID(), "subject", id.Name(), "closed", old, "stays", now)
-	for _, c := range s.host.Network().ConnsToPeer(old) {
-		if err := c.CloseWithError(network.ConnSupplanted); err != nil {
-			s.log.Debug("closing a supplanted connection", "peer", old, "err", err)
-		}
-	}
+	s.warnOfTwins(old, now, id)
+	s.closeDisplaced(s.host.Network().ConnsToPeer(old)...)
 }
 
-// supplanted says whether a closed connection was ended by the other side
+func (s *stack) warnOfTwins(old, now peer.ID, id *msp.Identity) {
+	s.log.Warn("two hosts show one identity; the newer one stays", "msp", id.MSPID(), "subject", id.Name(), "closed", old, "stays", now, "code", membership.Clone.Code())
+}
+
+// wasSupplanted says whether a closed connection was ended by the other side
 // because another host shows this node's identity: what a closed one answers
 // to an attempt to use it tells why it was closed.
-func supplanted(c network.Conn) bool {
+func wasSupplanted(c network.Conn) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	t, err := c.NewStream(ctx)

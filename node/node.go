@@ -32,6 +32,7 @@ import (
 	"grapevine/channel"
 	"grapevine/channel/cast"
 	"grapevine/ledger"
+	"grapevine/membership"
 	"grapevine/msp"
 	"grapevine/wire"
 )
@@ -53,16 +54,18 @@ var (
 // once.
 type Node struct {
 	stack
-	cfg      Config
-	metrics  *metrics
-	door     *channel.Door
-	coder    cast.Coder // of all channels
-	db       *ledger.DB
-	meet     *meeting
-	clients  *clients // nil: none are served
-	started  time.Time
-	internal string     // the endpoint told to the own organisation; set by open
-	broken   chan error // holds the disk's failure, once
+	cfg       Config
+	metrics   *metrics
+	door      *channel.Door
+	coder     cast.Coder // of all channels
+	db        *ledger.DB
+	meet      *meeting
+	clients   *clients // nil: none are served
+	started   time.Time
+	internal  string     // the endpoint told to the own organisation; set by open
+	broken    chan error // holds the disk's failure, once
+	clash     clashes
+	farewells chan farewell // to dropDisplaced
 
 	mu       sync.Mutex
 	channels map[string]*Channel // owned by mu
@@ -80,7 +83,7 @@ func Open(cfg Config) (*Node, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{stack: newStack(cfg.Log), cfg: cfg, channels: map[string]*Channel{}, leaving: map[string]bool{}, started: time.Now(), broken: make(chan error, 1)}
+	n := &Node{stack: newStack(cfg.Log), cfg: cfg, channels: map[string]*Channel{}, leaving: map[string]bool{}, started: time.Now(), broken: make(chan error, 1), farewells: make(chan farewell, 64)}
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -112,7 +115,7 @@ func (n *Node) open() error {
 	}
 	n.own = &credentials{host: key, signer: n.cfg.Signer, chain: n.cfg.Chain, networkID: n.cfg.NetworkID, life: n.cfg.BindingLife}
 	n.guard = newGuard(n.cfg.NetworkID, n.metrics.handshakeRefused)
-	n.guard.supplant = n.supplant
+	n.guard.supplant = n.supplanted
 	if n.cfg.MSP != nil {
 		n.guard.setJudge("", membersOf(n.cfg.MSP))
 	}
@@ -184,6 +187,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.clients != nil {
 		g.Go(func() error { return n.clients.server.Run(gctx, n.clients.listener) })
 	}
+	g.Go(func() error { return n.dropDisplaced(gctx) })
 	err := g.Wait()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 		return nil
@@ -379,7 +383,9 @@ func (n *Node) Identity() *msp.Identity { return n.cfg.Signer.Identity() }
 
 func (n *Node) connected(_ network.Network, c network.Conn) {
 	if !n.guard.connected(c.RemotePeer()) {
-		if err := c.Close(); err != nil {
+		if n.guard.isDisplaced(c.RemotePeer()) {
+			n.closeDisplaced(c)
+		} else if err := c.Close(); err != nil {
 			n.log.Debug("closing a connection that nobody vouches for", "peer", c.RemotePeer(), "err", err)
 		}
 		return
@@ -390,9 +396,11 @@ func (n *Node) connected(_ network.Network, c network.Conn) {
 }
 
 func (n *Node) disconnected(_ network.Network, c network.Conn) {
-	if supplanted(c) {
+	if wasSupplanted(c) {
 		n.log.Error("another host shows this node's identity, and a peer keeps to that one: is the same MSP folder used twice?",
-			"peer", c.RemotePeer(), "again", shunTime)
+			"peer", c.RemotePeer(), "again", shunTime, "code", membership.Clone.Code())
+		id := n.Identity()
+		n.clash.note(Clash{PKIID: id.PKIID(), Name: id.Name(), MSPID: id.MSPID(), Older: n.host.ID(), Seen: n.guard.now()})
 		n.meet.shun(c.RemotePeer())
 	}
 	if n.guard.disconnected(c.RemotePeer()) {

@@ -45,6 +45,9 @@ func (s *Server) Status() *Status {
 		for _, c := range s.Peer.Channels() {
 			out.Channels = append(out.Channels, s.peerChannel(out, c))
 		}
+		for _, c := range s.Peer.Clashes() {
+			out.clash(c, s.Peer.PeerID())
+		}
 	} else {
 		out.Role = "orderer"
 		out.NodeRef = s.ref(id, s.Orderer.PeerID())
@@ -129,6 +132,22 @@ func (s *Status) halted(name string, err error) {
 	}
 	f := fault.Of(err)
 	s.problem(f.Code, "error", "channel "+name+" has stopped: "+f.Message, strings.Join(f.Fix, "; "))
+}
+
+// clash tells of two hosts with one identity. A node that is the one which
+// doesn't count is of no use.
+func (s *Status) clash(c node.Clash, self peer.ID) {
+	e, _ := fault.Lookup("GOS003")
+	severity, what := "warning", fmt.Sprintf("two hosts show the identity of %s (%s): %s counts, %s is older", c.Name, c.MSPID, c.Newer, c.Older)
+	switch {
+	case c.Older == self && c.Newer == "":
+		what = "a peer says that a newer host shows this node's identity"
+	case c.Older == self:
+		severity, what = "error", fmt.Sprintf("host %s shows this node's identity and started later: others keep to that one", c.Newer)
+	case c.Newer == self:
+		what = fmt.Sprintf("host %s shows this node's identity too; it is older, and others don't keep to it", c.Older)
+	}
+	s.problem("GOS003", severity, what, e.Fix[0])
 }
 
 func (s *Status) certificate(use, name string, c *x509.Certificate) {

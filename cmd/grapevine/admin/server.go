@@ -157,6 +157,8 @@ func Explain(err error) error {
 	switch {
 	case errors.Is(err, node.ErrJoined):
 		return fault.New("CHN005", "").Because(err.Error()).From(err)
+	case errors.Is(err, node.ErrLeaving):
+		return fault.New("CHN008", "").From(err)
 	case errors.Is(err, node.ErrCluster):
 		return fault.New("ORD002", "").Because(err.Error()).From(err)
 	case errors.Is(err, node.ErrNoChannel):

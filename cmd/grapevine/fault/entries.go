@@ -71,6 +71,7 @@ var entries = []Entry{
 	// GOS: the network of peers.
 	{"GOS001", "dynamic leader election is not built yet", "", []string{"name static leaders: peer.gossip.useLeaderElection=false and peer.gossip.orgLeader=true on at least one peer of the organisation"}, ExitConfig, []string{"election.dynamic_not_built"}},
 	{"GOS002", "a gossip message was refused", "", nil, ExitFailed, []string{"membership.", "election."}},
+	{"GOS003", "two live hosts show one identity", "one MSP folder is used by two nodes; the one that started later counts", []string{"stop one of the two, or give it a certificate of its own: grapevine ca issue NAME"}, ExitCheck, []string{"membership.clone"}},
 	{"GOS014", "no anchor peer for an organisation of the channel", "", nil, ExitCheck, nil},
 	{"GOS021", "no peer pulls blocks for an organisation", "", nil, ExitCheck, nil},
 
@@ -81,6 +82,7 @@ var entries = []Entry{
 	{"CHN004", "this organisation was removed from the channel", "", nil, ExitIdentity, []string{"channel.removed"}},
 	{"CHN005", "the channel exists under another genesis block", "", []string{"use another data folder, or leave the channel first"}, ExitConfig, []string{"ledger.exists"}},
 	{"CHN006", "not a channel name", "a name is a to z, 0 to 9, dots and dashes, begins with a letter and has at most 249 characters", nil, ExitUsage, []string{"cli.bad_channel"}},
+	{"CHN008", "the channel is being left", "", []string{"try again in a moment"}, ExitFailed, nil},
 	{"CHN007", "the genesis block is not the one that --hash pins", "", []string{"ask another orderer, or find out which hash is right"}, ExitCheck, nil},
 	{"CHN008", "the configuration update cannot be made or read", "", nil, ExitFailed, nil},
 	{"CHN009", "the configuration update changes nothing", "", nil, ExitFailed, nil},
