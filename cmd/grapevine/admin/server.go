@@ -158,7 +158,7 @@ func Explain(err error) error {
 	case errors.Is(err, node.ErrJoined):
 		return fault.New("CHN005", "").Because(err.Error()).From(err)
 	case errors.Is(err, node.ErrLeaving):
-		return fault.New("CHN008", "").From(err)
+		return fault.New("CHN012", "").From(err)
 	case errors.Is(err, node.ErrCluster):
 		return fault.New("ORD002", "").Because(err.Error()).From(err)
 	case errors.Is(err, node.ErrNoChannel):

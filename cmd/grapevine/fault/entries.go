@@ -82,7 +82,7 @@ var entries = []Entry{
 	{"CHN004", "this organisation was removed from the channel", "", nil, ExitIdentity, []string{"channel.removed"}},
 	{"CHN005", "the channel exists under another genesis block", "", []string{"use another data folder, or leave the channel first"}, ExitConfig, []string{"ledger.exists"}},
 	{"CHN006", "not a channel name", "a name is a to z, 0 to 9, dots and dashes, begins with a letter and has at most 249 characters", nil, ExitUsage, []string{"cli.bad_channel"}},
-	{"CHN008", "the channel is being left", "", []string{"try again in a moment"}, ExitFailed, nil},
+	{"CHN012", "the channel is being left", "", []string{"try again in a moment"}, ExitFailed, nil},
 	{"CHN007", "the genesis block is not the one that --hash pins", "", []string{"ask another orderer, or find out which hash is right"}, ExitCheck, nil},
 	{"CHN008", "the configuration update cannot be made or read", "", nil, ExitFailed, nil},
 	{"CHN009", "the configuration update changes nothing", "", nil, ExitFailed, nil},
