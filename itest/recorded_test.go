@@ -57,7 +57,7 @@ func (r *recording) serve(t *testing.T, name string) string {
 	ctx, cancel := context.WithCancel(context.Background())
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		if err := orderer.NewServer(orderer.ServerConfig{Certificate: cert, Deliver: h.Serve}).Run(ctx, l); err != nil {
+		if err := orderer.NewServer(orderer.ServerConfig{Certificate: func() *tls.Certificate { return &cert }, Deliver: h.Serve}).Run(ctx, l); err != nil {
 			t.Error(err)
 		}
 	})

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"sync"
 
@@ -97,7 +98,7 @@ func (c *Channel) newSource() Source {
 	}
 	o := n.cfg.Orderers
 	return orderer.NewClient(orderer.ClientConfig{
-		Channel: c.name, Signer: n.cfg.Signer, Endpoints: c.endpoints, ClientCert: o.Certificate,
+		Channel: c.name, Signer: n.cfg.Signer, Endpoints: c.endpoints, ClientCert: func() *tls.Certificate { return o.Certificate },
 		DialTimeout: o.DialTimeout, MinBackoff: o.MinBackoff, MaxBackoff: o.MaxBackoff, Stall: o.Stall,
 		Attest:    c.attest,
 		OnConnect: func(string) { n.metrics.reconnected(c.name) },

@@ -73,6 +73,8 @@ type Orderer struct {
 	cfg      OrdererConfig
 	metrics  *metrics
 	db       *ledger.DB
+	door     *channel.Door
+	tls      atomic.Pointer[[]tls.Certificate] // own TLS certificates, the newest first; swapped whole
 	listener net.Listener
 	server   *orderer.Server
 	deliver  *deliver.Handler
@@ -83,14 +85,6 @@ type Orderer struct {
 	chains map[string]*ordered // owned by mu
 	spawn  func(*ordered)      // set while Run runs, owned by mu
 	closed bool                // owned by mu
-}
-
-// ordered is one channel of an ordering node.
-type ordered struct {
-	name   string
-	ledger *ledger.Ledger
-	chain  *orderer.Chain
-	conf   atomic.Pointer[channel.Config] // in force; swapped by the chain's loop alone
 }
 
 // OpenOrderer opens the ledger, binds the sockets and opens every channel
@@ -113,7 +107,15 @@ func (o *Orderer) open() error {
 	if err := os.MkdirAll(o.cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("opening the data folder: %w", err)
 	}
+	pair := o.cfg.Certificate
+	if len(pair.Certificate) == 0 {
+		return errors.New("ordering node configuration: Certificate must be set")
+	}
 	var err error
+	if pair.Leaf, err = x509.ParseCertificate(pair.Certificate[0]); err != nil {
+		return fmt.Errorf("ordering node configuration: Certificate: %w", err)
+	}
+	o.tls.Store(&[]tls.Certificate{pair})
 	if o.metrics, err = newMetrics(o.cfg.Metrics); err != nil {
 		return err
 	}
@@ -140,7 +142,8 @@ func (o *Orderer) open() error {
 	}
 	o.server = orderer.NewServer(orderer.ServerConfig{
 		Chains: o.chain, Deliver: o.deliver.Serve,
-		Certificate: o.cfg.Certificate, ClientRoots: o.cfg.ClientRoots, Logger: o.log,
+		Certificate: func() *tls.Certificate { return &o.pairs()[0] }, ClientRoots: o.clientRoots(), Logger: o.log,
+		Refused: func(ch string, r *wire.Reason) { o.metrics.refused(ch, r) },
 	})
 	for _, name := range o.db.Channels() {
 		led, err := o.db.Channel(name)
@@ -151,7 +154,7 @@ func (o *Orderer) open() error {
 			return fmt.Errorf("opening channel %s: %w", name, err)
 		}
 	}
-	return nil
+	return listen(o.host, o.cfg.Listen)
 }
 
 // openHost opens the libp2p host, which only members of the orderer's own
@@ -170,10 +173,16 @@ func (o *Orderer) openHost() error {
 		return err
 	}
 	o.host.Network().Notify(&network.NotifyBundle{
-		ConnectedF:    func(_ network.Network, c network.Conn) { o.guard.connected(c.RemotePeer()) },
+		ConnectedF: func(_ network.Network, c network.Conn) {
+			if !o.guard.connected(c.RemotePeer()) {
+				_ = c.Close() // nobody vouches for it
+			}
+		},
 		DisconnectedF: func(_ network.Network, c network.Conn) { o.guard.disconnected(c.RemotePeer()) },
 	})
-	return listen(o.host, o.cfg.Listen)
+	o.door = channel.NewDoor(o.host)
+	o.door.OnRefused(func(_ peer.ID, r *wire.Reason) { o.metrics.refused("", r) })
+	return nil
 }
 
 // maxOrderers is what an orderer's host is made for.
@@ -187,7 +196,15 @@ func (o *Orderer) Run(ctx context.Context) error {
 		o.mu.Unlock()
 		return errors.New("the ordering node is closed or runs already")
 	}
-	o.spawn = func(c *ordered) { g.Go(func() error { return c.chain.Run(gctx) }) }
+	o.spawn = func(c *ordered) {
+		ctx, cancel := context.WithCancel(gctx)
+		c.stop = cancel
+		g.Go(func() error {
+			defer close(c.done)
+			defer cancel()
+			return c.run(ctx)
+		})
+	}
 	for _, c := range o.chains {
 		o.spawn(c)
 	}
@@ -203,10 +220,14 @@ func (o *Orderer) Run(ctx context.Context) error {
 			return gctx.Err()
 		}
 	})
+	g.Go(func() error {
+		<-gctx.Done()
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.spawn, o.closed = nil, true // while the group still counts: nothing is started behind its back
+		return nil
+	})
 	err := g.Wait()
-	o.mu.Lock()
-	o.spawn, o.closed = nil, true
-	o.mu.Unlock()
 	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {
 		return nil
 	}
@@ -224,6 +245,12 @@ func (o *Orderer) Close() error {
 		if err := o.listener.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
+	}
+	for _, c := range o.chains {
+		errs = append(errs, c.close())
+	}
+	if o.door != nil {
+		errs = append(errs, o.door.Close())
 	}
 	if o.host != nil {
 		errs = append(errs, o.host.Close(), o.quic.Close())
@@ -250,8 +277,8 @@ func (o *Orderer) Join(genesis *common.Block) error {
 	if err != nil {
 		return fmt.Errorf("genesis block: %w", err)
 	}
-	if n := len(conf.Consenters()); n > 1 {
-		return fmt.Errorf("channel %s names %d consenters: %w", conf.Channel(), n, ErrCluster)
+	if conf.Consensus() != channel.ConsensusRaft {
+		return fmt.Errorf("channel %s: consensus type %s: %w", conf.Channel(), conf.Consensus(), orderer.WrongConsensus)
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -271,35 +298,9 @@ func (o *Orderer) Join(genesis *common.Block) error {
 	return o.add(led)
 }
 
-// ErrCluster says that ordering by more than one node isn't part of this build.
-var ErrCluster = errors.New("this build orders with one node only")
-
 // add opens the chain over a ledger. mu is held, or the node is being opened.
 func (o *Orderer) add(led *ledger.Ledger) error {
-	c := &ordered{name: led.Name(), ledger: led}
-	raw, _, err := led.ConfigBlock()
-	if err != nil {
-		return err
-	}
-	b, err := block.Decode(raw)
-	if err != nil {
-		return err
-	}
-	conf, err := channel.Parse(b)
-	if err != nil {
-		return err
-	}
-	c.conf.Store(conf)
-	c.chain, err = orderer.NewChain(orderer.ChainConfig{
-		Name:    led.Name(),
-		Channel: func() orderer.Channel { return c.conf.Load() },
-		Ledger:  led, Signer: o.cfg.Signer,
-		Dir:       filepath.Join(o.cfg.Dir, "raft", led.Name()),
-		NodeID:    o.host.ID().String(),
-		Committed: func(bs []block.Verified) error { return o.committed(c, bs) },
-		Transient: func(err error) bool { return errors.Is(err, ledger.ErrFull) },
-		Logger:    o.log.With("channel", led.Name()),
-	})
+	c, err := newOrdered(o, led)
 	if err != nil {
 		return err
 	}
@@ -310,46 +311,72 @@ func (o *Orderer) add(led *ledger.Ledger) error {
 	return nil
 }
 
-func (o *Orderer) committed(c *ordered, bs []block.Verified) error {
-	for _, v := range bs {
-		if !v.IsConfig() {
-			continue
-		}
-		next, err := c.conf.Load().Next(v.Block())
-		if err != nil {
-			return fmt.Errorf("taking up configuration block %d: %w", v.Number(), err)
-		}
-		c.conf.Store(next)
-	}
-	return nil
-}
-
 func (o *Orderer) chain(name string) (*orderer.Chain, bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	c := o.chains[name]
+	c := o.find(name)
 	if c == nil {
 		return nil, false
 	}
 	return c.chain, true
 }
 
-// readable is what Deliver sees of a channel.
 func (o *Orderer) readable(name string) (deliver.Channel, bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	c := o.chains[name]
+	c := o.find(name)
 	if c == nil {
 		return deliver.Channel{}, false
 	}
-	return deliver.Channel{Source: c.ledger, Errored: c.chain.Errored, Access: func() deliver.Access {
-		conf := c.conf.Load()
-		path := "/Channel/Readers"
-		if conf.Maintenance() {
-			path = "/Channel/Orderer/Readers"
+	return c.readable(), true
+}
+
+func (o *Orderer) find(name string) *ordered {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.chains[name]
+}
+
+// pairs are the node's TLS certificates, the newest first; those before it are
+// kept, for the configuration may name them still.
+func (o *Orderer) pairs() []tls.Certificate { return *o.tls.Load() }
+
+// keys are those of its TLS certificates.
+func (o *Orderer) keys() (out []orderer.Key) {
+	for _, p := range o.pairs() {
+		out = append(out, orderer.KeyOf(p.Leaf))
+	}
+	return out
+}
+
+// pairOf is the TLS certificate that names this node among the consenters; the
+// newest if none does.
+func (o *Orderer) pairOf(among []orderer.Consenter) *tls.Certificate {
+	all := o.pairs()
+	for i := range all {
+		if slices.ContainsFunc(among, func(c orderer.Consenter) bool { return c.Holds(orderer.KeyOf(all[i].Leaf)) }) {
+			return &all[i]
 		}
-		return deliver.Access{Sequence: conf.Sequence(), Readers: conf.Policy(path), MSPs: conf.MSPs()}
-	}}, true
+	}
+	return &all[0]
+}
+
+// clientRoots are those of gRPC's clients; nil if none is asked for a
+// certificate. Other orderers are clients, too, under the TLS roots of their own
+// organisations.
+func (o *Orderer) clientRoots() func() *x509.CertPool {
+	if o.cfg.ClientRoots == nil {
+		return nil
+	}
+	return func() *x509.CertPool {
+		pool := o.cfg.ClientRoots.Clone()
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		for _, c := range o.chains {
+			for _, v := range c.conf.Load().Orderers() {
+				for _, pem := range v.RootsPEM {
+					pool.AppendCertsFromPEM(pem)
+				}
+			}
+		}
+		return pool
+	}
 }
 
 // Address is the gRPC listener's, with the port that was chosen.
@@ -386,7 +413,7 @@ func (o *Orderer) Channels() []OrdererChannel {
 	defer o.mu.Unlock()
 	var out []OrdererChannel
 	for _, c := range o.chains {
-		out = append(out, OrdererChannel{Name: c.name, Tip: c.ledger.Tip(), Leader: closed(c.chain.Ready()), Halted: c.ledger.Halted()})
+		out = append(out, OrdererChannel{Name: c.name, Tip: c.ledger.Tip(), Leader: closed(c.chain.Ready()), Halted: c.halted()})
 	}
 	slices.SortFunc(out, func(a, b OrdererChannel) int { return cmp.Compare(a.Name, b.Name) })
 	return out

@@ -24,11 +24,9 @@ func (w *world) ordering() OrdererConfig {
 	require.NoError(w.t, err)
 	s, err := w.orderer.Identity("orderer0", "orderer")
 	require.NoError(w.t, err)
-	cert, err := w.orderer.TLS("orderer0", "localhost", "127.0.0.1")
-	require.NoError(w.t, err)
 	return OrdererConfig{
 		Dir: w.t.TempDir(), Name: "orderer0", NetworkID: "test", Signer: s, MSP: m,
-		Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Address: "127.0.0.1:0", Certificate: cert,
+		Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Address: "127.0.0.1:0", Certificate: w.seats[0].cert,
 	}
 }
 

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -30,6 +31,15 @@ type world struct {
 	t       testing.TB
 	orgs    []*ca.Org
 	orderer *ca.Org
+	seats   []seat // of the consenters; the first is at port 7051
+
+	endpoints []string // of the orderers' gRPC
+}
+
+// A seat is where a consenter listens, and its TLS certificate.
+type seat struct {
+	port int
+	cert tls.Certificate
 }
 
 func newWorld(t testing.TB) *world {
@@ -37,6 +47,7 @@ func newWorld(t testing.TB) *world {
 	var err error
 	w.orderer, err = ca.NewOrg("OrdererMSP", "orderer", time.Now())
 	require.NoError(t, err)
+	w.sit(7051)
 	for i := 1; i <= 3; i++ {
 		o, err := ca.NewOrg(fmt.Sprintf("Org%dMSP", i), fmt.Sprintf("org%d", i), time.Now())
 		require.NoError(t, err)
@@ -45,7 +56,16 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
-// genesis is block 0 of a channel of some organisations.
+// sit makes the seat of one more consenter.
+func (w *world) sit(port int) {
+	w.t.Helper()
+	cert, err := w.orderer.TLS("localhost", "localhost", "127.0.0.1")
+	require.NoError(w.t, err)
+	w.seats = append(w.seats, seat{port, cert})
+}
+
+// genesis is block 0 of a channel of some organisations, whose consenters sit on
+// all seats.
 func (w *world) genesis(name string, orgs ...int) *common.Block {
 	w.t.Helper()
 	return w.anchored(name, nil, orgs...)
@@ -54,17 +74,21 @@ func (w *world) genesis(name string, orgs ...int) *common.Block {
 // anchored is the same with anchor peers, host:port.
 func (w *world) anchored(name string, anchors map[int]string, orgs ...int) *common.Block {
 	w.t.Helper()
-	cert, err := w.orderer.TLS("orderer0", "localhost", "127.0.0.1")
-	require.NoError(w.t, err)
+	endpoints := w.endpoints
+	if endpoints == nil {
+		endpoints = []string{"127.0.0.1:7050"}
+	}
 	p := genesis.Profile{
 		Channel:  name,
-		Orderers: []genesis.Org{{Name: "OrdererOrg", MSPID: "OrdererMSP", MSP: w.orderer.MSPConfig(), Endpoints: []string{"127.0.0.1:7050"}}},
-		Consenters: []genesis.Consenter{{
-			Host: "127.0.0.1", Port: 7051,
-			ServerTLS: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}),
-		}},
-		Timeout: 200 * time.Millisecond,
-		Time:    time.Now(),
+		Orderers: []genesis.Org{{Name: "OrdererOrg", MSPID: "OrdererMSP", MSP: w.orderer.MSPConfig(), Endpoints: endpoints}},
+		Timeout:  200 * time.Millisecond,
+		Time:     time.Now(),
+	}
+	for _, s := range w.seats {
+		p.Consenters = append(p.Consenters, genesis.Consenter{
+			Host: "127.0.0.1", Port: uint32(s.port),
+			ServerTLS: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.cert.Certificate[0]}),
+		})
 	}
 	for _, i := range orgs {
 		o := w.orgs[i]

@@ -50,7 +50,28 @@ func (c *Chain) admit(env *common.Envelope, now time.Time) (*order, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &order{raw: raw, size: size(env), done: make(chan error, 1)}, nil
+	return newOrder(env, raw, conf.Rules().Sequence), nil
+}
+
+// judgeAgain judges an order by the configuration in force.
+func (c *Chain) judgeAgain(o *order) error {
+	if o.config {
+		return fmt.Errorf("made of configuration %d, now it is %d: %w", o.sequence, c.c.Channel().Rules().Sequence, Outdated)
+	}
+	var env common.Envelope
+	if err := proto.Unmarshal(o.raw, &env); err != nil {
+		return fmt.Errorf("%w: %w", Malformed, err)
+	}
+	again, err := c.admit(&env, time.Now())
+	if err != nil {
+		return err
+	}
+	o.sequence = again.sequence
+	return nil
+}
+
+func newOrder(env *common.Envelope, raw []byte, sequence uint64) *order {
+	return &order{env: env, sequence: sequence, raw: raw, size: size(env), done: make(chan error, 1)}
 }
 
 // canonical is the envelope as it will stand in a block: in the one encoding that decodes and encodes to itself.

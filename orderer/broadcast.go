@@ -29,51 +29,21 @@ type submitted struct {
 // durable block, which is more than Fabric promises; so a client that wants throughput keeps many under way. After any
 // other answer the stream ends, and what had not yet been answered may or may not be ordered.
 func (s *Server) Broadcast(stream ab.AtomicBroadcast_BroadcastServer) error {
-	ctx, cancel := context.WithCancel(stream.Context())
-	defer cancel()
-	queue := make(chan submitted, maxUnsettled)
-	var broken error // set before queue is closed
-	go func() {
-		defer close(queue)
-		broken = s.intake(ctx, stream, queue)
-	}()
-	for e := range queue {
-		if e.err == nil {
-			e.err = e.chain.await(ctx, e.order)
+	refused := false // next's own
+	return s.settleAll(stream.Context(), func(ctx context.Context) (submitted, error) {
+		if refused {
+			return submitted{}, io.EOF
 		}
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err := stream.Send(s.answer(e)); err != nil {
-			return err
-		}
-		if e.err != nil {
-			return nil
-		}
-	}
-	return broken
-}
-
-// intake puts the envelopes of a stream on their way, until the first that is refused.
-func (s *Server) intake(ctx context.Context, stream ab.AtomicBroadcast_BroadcastServer, queue chan<- submitted) error {
-	for {
 		env, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
 		if err != nil {
-			return err
+			return submitted{}, err
 		}
 		e := s.submit(ctx, env)
-		select {
-		case queue <- e:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-		if e.err != nil {
-			return nil
-		}
-	}
+		refused = e.err != nil
+		return e, nil
+	}, func(e submitted) (bool, error) {
+		return e.err == nil, stream.Send(s.answer(e))
+	})
 }
 
 // submit finds the envelope's chain and gives it the envelope.
@@ -110,6 +80,9 @@ func (s *Server) answer(e submitted) *ab.BroadcastResponse {
 // statusOf maps a refusal to Fabric's status. Trouble without a reason is our own.
 func statusOf(err error) (common.Status, *wire.Reason) {
 	why := wire.ReasonOf(err)
+	if theirs := (*leaderRefusal)(nil); errors.As(err, &theirs) {
+		return theirs.status, why
+	}
 	switch why {
 	case Malformed, UnknownChannel, Outsider, BadSignature, NotOrdinary, TooLarge, Expired:
 		return common.Status_BAD_REQUEST, why
@@ -126,7 +99,10 @@ func statusOf(err error) (common.Status, *wire.Reason) {
 // info tells the client why. To who isn't proven to be of the channel's organisations, the channel is unknown; what a
 // member may not do isn't explained further, and neither is our own trouble.
 func info(st common.Status, why *wire.Reason, err error) string {
+	theirs := (*leaderRefusal)(nil)
 	switch {
+	case errors.As(err, &theirs):
+		return theirs.info
 	case why == UnknownChannel || why == Outsider || why == BadSignature:
 		return "unknown channel"
 	case st == common.Status_FORBIDDEN:

@@ -125,9 +125,10 @@ func TestBroadcastFindsTheLeader(t *testing.T) {
 	w := newWorld(t, batchOf(1), time.Second)
 	led := w.start(t.TempDir()).ready()
 	defer led.stop()
-	// The other has voters it never hears from, so it never leads.
+	// The other isn't a consenter, and knows none to follow.
 	idle := w.start(t.TempDir(), func(c *orderer.ChainConfig, _ *orderer.ServerConfig, _ *deliver.Handler) {
-		c.Voters = voters("orderer1", "orderer2", "orderer3")
+		cert, _ := w.tls(w.orderers)
+		c.Keys = keys(cert)
 	})
 	defer idle.stop()
 	c := w.clientOf(nil, idle)
@@ -143,6 +144,14 @@ func TestBroadcastFindsTheLeader(t *testing.T) {
 	}
 }
 
+// onlyGenesis is a ledger from which nothing but block 0 is read.
+type onlyGenesis struct {
+	orderer.Ledger
+	w *world
+}
+
+func (l onlyGenesis) Block(uint64) ([]byte, error) { return proto.Marshal(l.w.genesis) }
+
 // FuzzBroadcastEnvelope judges envelopes as they come, and channel headers that a writer has signed, so that what lies
 // behind the signature is reached: whatever comes, the verdict is the same again, the client's fault is no trouble of
 // ours, and what is taken decodes and encodes to itself.
@@ -154,8 +163,8 @@ func FuzzBroadcastEnvelope(f *testing.F) {
 	creator, err := proto.Marshal(&common.SignatureHeader{Creator: writer.Identity().Serialized()})
 	require.NoError(f, err)
 	chain, err := orderer.NewChain(orderer.ChainConfig{
-		Name: channelName, Channel: func() orderer.Channel { return w.config }, Ledger: struct{ orderer.Ledger }{},
-		Signer: w.signer, Dir: f.TempDir(), NodeID: "orderer1",
+		Name: channelName, Channel: func() orderer.Channel { return w.config }, Ledger: onlyGenesis{w: w},
+		Signer: w.signer, Dir: f.TempDir(), Keys: keys(w.seats[0]),
 	})
 	require.NoError(f, err)
 	for typ := range common.HeaderType_name {

@@ -2,12 +2,10 @@ package orderer
 
 import (
 	"context"
-	"errors"
+	"crypto/tls"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -20,50 +18,58 @@ import (
 	"grapevine/msp"
 )
 
-// Limits. An envelope is held in memory from its submission to its block, so their bytes are budgeted; a batch may be as
+// Limits. An envelope is held in memory from its submission to its answer, so their bytes are budgeted; a batch may be as
 // large as a block, so few are under way.
 const (
-	maxHeldBytes = 64 << 20 // of envelopes not yet in a block; one larger passes alone
+	maxHeldBytes = 64 << 20 // of envelopes not yet answered; one larger passes alone
 	maxBatches   = 64       // proposed and not yet in a block; Raft appends as many at once
-	maxQueued    = 4096     // envelopes that wait for the cutter
-	snapshotSize = 64 << 20 // bytes of log that became blocks before it is cut off
-	trailingLogs = 256      // entries kept for followers that lag a little
+	maxBatchData = 64 << 20 // bytes of batches of the preferred size that may be under way
+	maxQueued    = 4096     // envelopes that wait for the cutter, or for the leader
 )
-
-// baseKey holds the height at which this log began: blocks below don't come from it.
-var baseKey = []byte("grapevine.base")
 
 // ChainConfig is one channel's ordering on one node.
 type ChainConfig struct {
-	Name      string         // of the channel
-	Channel   func() Channel // the configuration in force, which Committed brings up to date before it returns
-	Ledger    Ledger         // holds the genesis block at least
-	Signer    msp.Signer     // signs the blocks
-	Dir       string         // of Raft's log, votes and snapshots; made if absent
-	NodeID    string         // this node among the voters
-	Transport raft.Transport // nil: this node is alone
-	Voters    []raft.Server  // the cluster that an empty Dir begins with; empty: this node alone
-	Heartbeat time.Duration  // of Raft; elections take one to two; 0: 50 ms alone, 500 ms among others
+	Name    string         // of the channel
+	Channel func() Channel // the configuration in force, which Committed brings up to date before it returns
+	Ledger  Ledger         // holds the genesis block at least
+	Signer  msp.Signer     // signs the blocks
+	Dir     string         // of Raft's log, votes and snapshots; made if absent
+
+	// Keys are those of this node's TLS certificates, by which the configuration names it among the consenters.
+	Keys func() []Key
+	// Links lead to the other consenters; nil: there are none.
+	Links Links
+	// Endpoints are the gRPC listeners of the channel's orderers, from which blocks are fetched that this node has
+	// missed, and through one of which the leader is found; nil: none. This node may be among them.
+	Endpoints func() []Endpoint
+	// Certificate is what this node shows there; nil: nothing.
+	Certificate func() *tls.Certificate
+	Heartbeat   time.Duration // of Raft; elections take one to two; 0: 50 ms alone, 500 ms among others
 
 	Committed func(bs []block.Verified) error // called in order, after each Append, before the next block is made; nil: nobody
 	Transient func(err error) bool            // does an Append error pass, as a full disk does? nil: none does
 	Logger    *slog.Logger                    // nil: silence
 
-	cutOff int                                 // tests: instead of snapshotSize
-	damage func(*raftboltdb.BoltStore) backing // tests: instead of the file itself
+	cutOff  int                                 // tests: instead of snapshotSize
+	suspect time.Duration                       // tests: instead of suspectAfter
+	damage  func(*raftboltdb.BoltStore) backing // tests: instead of the file itself
 }
 
-// Chain orders one channel. It is safe for concurrent use.
+// Chain orders one channel. As long as the configuration names this node among the consenters, it takes part in Raft; until
+// then, and from then on, it follows the others' blocks. It is safe for concurrent use.
 type Chain struct {
-	c ChainConfig
+	c      ChainConfig
+	client *Client // fetches blocks; nil without endpoints
+	relay  *relay  // hands envelopes to the leader
 
 	queue   chan *order         // accepted, on the way to the cutter
-	held    *semaphore.Weighted // bytes of envelopes not yet in a block
+	held    *semaphore.Weighted // bytes of envelopes not yet answered
 	writers writers
-	failure chan error    // why the chain can't go on; at most one
-	grown   chan struct{} // says that a snapshot is due
 	stopped chan struct{} // closed when Run returns
-	raft    atomic.Pointer[raft.Raft]
+
+	raft    atomic.Pointer[raft.Raft]  // while this node takes part
+	members atomic.Pointer[consenters] // of the newest block's configuration; swapped by whoever appends
+	turned  chan struct{}              // holds that members was swapped
 
 	leading state // this node leads
 	lost    state // no leader is known
@@ -71,37 +77,31 @@ type Chain struct {
 
 // order is one envelope on its way into a block.
 type order struct {
-	raw  []byte     // as it will stand in the block
-	size uint32     // as the batch rules count it
-	done chan error // one result: nil when the block is durable
-}
-
-// batch is one block on its way through Raft.
-type batch struct {
-	orders []*order
-	future raft.ApplyFuture
+	env      *common.Envelope // as it came, for the leader; nil when this node orders it
+	sequence uint64           // of the configuration that it was judged under
+	raw      []byte           // as it will stand in the block; nil when another orders it
+	size     uint32           // as the batch rules count it
+	config   bool             // it is a configuration, which has a block of its own
+	done     chan error       // one result: nil when the block is durable
 }
 
 // NewChain prepares a chain; nothing runs until Run.
 func NewChain(c ChainConfig) (*Chain, error) {
-	if c.Channel == nil || c.Ledger == nil || c.Signer == nil || c.Dir == "" || c.NodeID == "" {
-		return nil, fmt.Errorf("chain %s: Channel, Ledger, Signer, Dir and NodeID are needed", c.Name)
+	if c.Channel == nil || c.Ledger == nil || c.Signer == nil || c.Dir == "" || c.Keys == nil {
+		return nil, fmt.Errorf("chain %s: Channel, Ledger, Signer, Dir and Keys are needed", c.Name)
 	}
 	c.Logger = logger(c.Logger)
-	if c.Transport == nil {
-		_, c.Transport = raft.NewInmemTransport(raft.ServerAddress(c.NodeID))
-	}
-	if len(c.Voters) == 0 {
-		c.Voters = []raft.Server{{ID: raft.ServerID(c.NodeID), Address: c.Transport.LocalAddr()}}
-	}
-	if c.Heartbeat <= 0 {
-		c.Heartbeat = 500 * time.Millisecond
-		if len(c.Voters) == 1 {
-			c.Heartbeat = 50 * time.Millisecond
-		}
-	}
 	if c.cutOff == 0 {
 		c.cutOff = snapshotSize
+	}
+	if c.suspect == 0 {
+		c.suspect = suspectAfter
+	}
+	if c.Committed == nil {
+		c.Committed = func([]block.Verified) error { return nil }
+	}
+	if c.Certificate == nil {
+		c.Certificate = func() *tls.Certificate { return nil }
 	}
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("chain %s: %w", c.Name, err)
@@ -110,72 +110,38 @@ func NewChain(c ChainConfig) (*Chain, error) {
 		c:       c,
 		queue:   make(chan *order, maxQueued),
 		held:    semaphore.NewWeighted(maxHeldBytes),
-		failure: make(chan error, 1),
-		grown:   make(chan struct{}, 1),
 		stopped: make(chan struct{}),
+		turned:  make(chan struct{}, 1),
 	}
+	if c.Endpoints != nil {
+		ch.client = NewClient(ClientConfig{
+			Channel: c.Name, Signer: c.Signer, Endpoints: c.Endpoints, ClientCert: c.Certificate, Avoid: c.Keys, Logger: c.Logger,
+		})
+	}
+	ch.relay = newRelay(ch)
 	ch.lost.set(true)
+	members, err := ch.present()
+	if err != nil {
+		return nil, fmt.Errorf("chain %s: %w", c.Name, err)
+	}
+	ch.members.Store(members)
 	return ch, nil
 }
 
-// Run orders until ctx ends, and then returns nil, or until the chain can't go on. It may be called once. An error that
-// carries BrokenLog says that Raft's disk failed: the process should end then, for Raft's goroutines can't.
-func (c *Chain) Run(ctx context.Context) (err error) {
+// Run orders, or follows, until ctx ends, and then returns nil, or until the chain can't go on. It may be called once. An
+// error that carries BrokenLog says that Raft's disk failed: the process should end then, for Raft's goroutines can't.
+func (c *Chain) Run(ctx context.Context) error {
 	defer close(c.stopped)
-	file, err := openBacking(filepath.Join(c.c.Dir, "raft.db"))
-	if err != nil {
-		return fmt.Errorf("chain %s: %w", c.c.Name, err)
-	}
-	closing, stop := context.WithCancel(ctx)
-	defer stop()
-	s := &store{
-		backing: file, log: c.c.Logger.With("channel", c.c.Name),
-		closing: closing.Done(), fail: c.fail, broken: make(chan struct{}),
-	}
-	if c.c.damage != nil {
-		s.backing = c.c.damage(file)
-	}
-	var r *raft.Raft
-	started := make(chan error, 1)
-	go func() {
-		var err error
-		r, err = c.start(s)
-		started <- err
-	}()
-	select {
-	case err := <-started:
-		if err != nil {
-			return errors.Join(fmt.Errorf("chain %s: %w", c.c.Name, err), file.Close())
+	for ctx.Err() == nil {
+		do := c.follow
+		if self, ok := c.self(); ok {
+			do = func(ctx context.Context) error { return c.consent(ctx, self) }
 		}
-	case <-s.broken:
-		return c.failed()
+		if err := do(ctx); err != nil {
+			return fmt.Errorf("chain %s: %w", c.c.Name, err)
+		}
 	}
-	c.raft.Store(r)
-
-	l := newLeader(c, r)
-	r.RegisterObserver(raft.NewObserver(l.changes, false, func(o *raft.Observation) bool {
-		_, ok := o.Data.(raft.LeaderObservation)
-		return ok
-	}))
-	ended := make(chan error, 1)
-	go func() {
-		// What was proposed settles by itself: it is committed, or refused by a leader that has lost its quorum. Only
-		// then may Raft end, for it forgets the futures of what it has handed to its machine.
-		l.settle()
-		l.cutting.Wait()
-		ended <- errors.Join(r.Shutdown().Error(), file.Close())
-	}()
-	err = l.run(ctx, s.broken)
-	c.leading.set(false)
-	c.lost.set(true)
-	stop()
-	close(l.batches)
-	select {
-	case end := <-ended:
-		return errors.Join(err, end)
-	case <-s.broken:
-		return errors.Join(err, c.failed())
-	}
+	return nil
 }
 
 // Order checks an envelope by the channel's rules and returns nil when it stands in a durable block. Its errors carry
@@ -188,14 +154,27 @@ func (c *Chain) Order(ctx context.Context, env *common.Envelope) error {
 	return c.await(ctx, o)
 }
 
-// Leader is the Raft id of the leader; empty if none is known.
-func (c *Chain) Leader() string {
+// Name is the channel's.
+func (c *Chain) Name() string { return c.c.Name }
+
+// Leader is the consenter that leads; its ID is 0 if none is known.
+func (c *Chain) Leader() Consenter {
 	if r := c.raft.Load(); r != nil {
 		_, id := r.LeaderWithID()
-		return string(id)
+		out, _ := c.members.Load().get(consenterID(id))
+		return out
 	}
-	return ""
+	return Consenter{}
 }
+
+// Consenters are those of the configuration in force, in its order. The slice is to be read only.
+func (c *Chain) Consenters() []Consenter { return c.members.Load().all }
+
+// Voting are the consenters, and those of earlier configurations that may have a vote in Raft still.
+func (c *Chain) Voting() []Consenter { return c.members.Load().voting() }
+
+// Self is this node among the consenters, and whether it is one.
+func (c *Chain) Self() (Consenter, bool) { return c.self() }
 
 // Errored returns a channel that is closed while there is no leader to order with. Ask again after it was closed.
 func (c *Chain) Errored() <-chan struct{} { return c.lost.done() }
@@ -203,30 +182,103 @@ func (c *Chain) Errored() <-chan struct{} { return c.lost.done() }
 // Ready returns a channel that is closed while this node leads, and so can order. Ask again when it can't any more.
 func (c *Chain) Ready() <-chan struct{} { return c.leading.done() }
 
-// submit checks an envelope and puts it on its way.
+func (c *Chain) self() (Consenter, bool) { return c.members.Load().find(c.c.Keys()...) }
+
+// present reads who the consenters are from the newest configuration block, and who is leaving from the one before.
+func (c *Chain) present() (*consenters, error) {
+	number := c.c.Channel().Rules().LastConfig
+	now, err := c.consentersAt(number)
+	if err != nil || number == 0 {
+		return now, err
+	}
+	b, err := c.block(number - 1)
+	if err != nil {
+		return nil, err
+	}
+	earlier, err := lastConfigOf(b)
+	if err != nil {
+		return nil, err
+	}
+	before, err := c.consentersAt(earlier)
+	if err != nil {
+		return nil, err
+	}
+	return now.after(before), nil
+}
+
+func (c *Chain) consentersAt(number uint64) (*consenters, error) {
+	b, err := c.block(number)
+	if err != nil {
+		return nil, err
+	}
+	return consentersOf(b, nil)
+}
+
+func (c *Chain) block(number uint64) (*common.Block, error) {
+	raw, err := c.c.Ledger.Block(number)
+	if err != nil {
+		return nil, fmt.Errorf("read block %d: %w", number, err)
+	}
+	return block.Decode(raw)
+}
+
+// commit hands on blocks that are durable, and takes up who the consenters are now.
+func (c *Chain) commit(bs []block.Verified) error {
+	for _, v := range bs {
+		if !v.IsConfig() {
+			continue
+		}
+		next, err := consentersOf(v.Block(), c.members.Load())
+		if err != nil {
+			return err
+		}
+		c.members.Store(next.after(c.members.Load()))
+		select {
+		case c.turned <- struct{}{}:
+		default: // it will look at the newest
+		}
+	}
+	return c.c.Committed(bs)
+}
+
+// submit checks an envelope and puts it on its way: to the cutter, or to the leader.
 func (c *Chain) submit(ctx context.Context, env *common.Envelope) (*order, error) {
 	o, err := c.admit(env, time.Now())
 	if err != nil {
 		return nil, err
 	}
-	if !c.leading.is() {
-		return nil, NotLeader
+	return o, c.dispatch(ctx, o, true)
+}
+
+// dispatch puts an order on its way. Unless onward is set it goes no further than this node.
+func (c *Chain) dispatch(ctx context.Context, o *order, onward bool) error {
+	queue := c.queue
+	switch {
+	case c.leading.is():
+		o.env = nil // it goes no further
+	case onward && !c.lost.is():
+		queue, o.raw = c.relay.queue, nil // the leader encodes it
+	default:
+		return NotLeader
 	}
-	weight := min(int64(o.size), maxHeldBytes)
-	if err := c.held.Acquire(ctx, weight); err != nil {
-		return nil, err
+	if err := c.held.Acquire(ctx, weight(o)); err != nil {
+		return err
 	}
+	var err error
 	select {
-	case c.queue <- o:
-		return o, nil
+	case queue <- o:
+		return nil
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-c.stopped:
 		err = Stopped
 	}
-	c.held.Release(weight)
-	return nil, err
+	c.held.Release(weight(o))
+	return err
 }
+
+// weight is what of the budget an order holds.
+func weight(o *order) int64 { return min(int64(o.size), maxHeldBytes) }
 
 // await waits for the order's result.
 func (c *Chain) await(ctx context.Context, o *order) error {
@@ -247,98 +299,6 @@ func (c *Chain) await(ctx context.Context, o *order) error {
 
 // finish settles an order.
 func (c *Chain) finish(o *order, err error) {
-	c.held.Release(min(int64(o.size), maxHeldBytes))
+	c.held.Release(weight(o))
 	o.done <- err
-}
-
-// fail notes why the chain can't go on. The first reason counts.
-func (c *Chain) fail(err error) {
-	select {
-	case c.failure <- err:
-	default:
-	}
-}
-
-// failed takes the reason, if there is one.
-func (c *Chain) failed() error {
-	select {
-	case err := <-c.failure:
-		return fmt.Errorf("chain %s: %w", c.c.Name, err)
-	default:
-		return nil
-	}
-}
-
-// start opens Raft over the store, beginning a cluster if there is none yet.
-func (c *Chain) start(store *store) (*raft.Raft, error) {
-	base, err := c.base(store)
-	if err != nil {
-		return nil, err
-	}
-	m, err := newMachine(c.c, base)
-	if err != nil {
-		return nil, err
-	}
-	m.closing, m.fail = store.closing, c.fail
-	m.grown = c.countLog()
-
-	out := &logLines{log: c.c.Logger.With("channel", c.c.Name)}
-	conf := raft.DefaultConfig()
-	conf.LocalID = raft.ServerID(c.c.NodeID)
-	conf.HeartbeatTimeout, conf.ElectionTimeout = c.c.Heartbeat, c.c.Heartbeat
-	conf.LeaderLeaseTimeout = c.c.Heartbeat
-	conf.CommitTimeout = max(time.Millisecond, c.c.Heartbeat/10)
-	conf.MaxAppendEntries = maxBatches
-	conf.BatchApplyCh = true
-	conf.TrailingLogs = trailingLogs
-	conf.LogOutput, conf.LogLevel = out, "WARN"
-
-	snaps, err := raft.NewFileSnapshotStore(c.c.Dir, 2, io.Discard)
-	if err != nil {
-		return nil, fmt.Errorf("raft snapshots: %w", err)
-	}
-	known, err := raft.HasExistingState(store, store, snaps)
-	if err != nil {
-		return nil, fmt.Errorf("raft log: %w", err)
-	}
-	if !known {
-		conf := *conf
-		err := raft.BootstrapCluster(&conf, store, store, snaps, c.c.Transport, raft.Configuration{Servers: c.c.Voters})
-		if err != nil {
-			return nil, fmt.Errorf("begin the raft cluster: %w", err)
-		}
-	}
-	r, err := raft.NewRaft(conf, m, store, store, snaps, c.c.Transport)
-	if err != nil {
-		return nil, fmt.Errorf("start raft: %w", errors.Join(m.failed, err))
-	}
-	return r, nil
-}
-
-// base returns the height at which this log began, and sets it when it begins.
-func (c *Chain) base(store *store) (uint64, error) {
-	base, err := store.GetUint64(baseKey)
-	if errors.Is(err, raftboltdb.ErrKeyNotFound) {
-		base = c.c.Ledger.Tip().Height
-		err = store.SetUint64(baseKey, base)
-	}
-	if err != nil {
-		return 0, fmt.Errorf("raft log: %w", err)
-	}
-	return base, nil
-}
-
-// countLog returns the machine's grown: it asks for a snapshot each time that enough log has become blocks.
-func (c *Chain) countLog() func(bytes int) {
-	var sum int // the machine's goroutine's own
-	return func(bytes int) {
-		if sum += bytes; sum < c.c.cutOff {
-			return
-		}
-		sum = 0
-		select {
-		case c.grown <- struct{}{}:
-		default:
-		}
-	}
 }

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/raft"
 	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
 	"github.com/stretchr/testify/require"
 
@@ -26,7 +25,7 @@ func TestOneNodeOrders(t *testing.T) {
 	w := newWorld(t, batchOf(3), 50*time.Millisecond)
 	dir := t.TempDir()
 	n := w.start(dir).ready()
-	require.Equal(t, "orderer1", n.chain.Leader())
+	require.Equal(t, uint64(1), n.chain.Leader().ID)
 	var all sync.WaitGroup
 	for i := range 7 {
 		all.Go(func() {
@@ -160,13 +159,6 @@ func TestBrokenLedgerEndsTheChain(t *testing.T) {
 	}).ready()
 	require.ErrorIs(t, n.chain.Order(t.Context(), w.tx(0, 10)), broken)
 	require.ErrorIs(t, n.stop(), broken)
-}
-
-func voters(names ...string) (all []raft.Server) {
-	for _, n := range names {
-		all = append(all, raft.Server{ID: raft.ServerID(n), Address: raft.ServerAddress(n)})
-	}
-	return all
 }
 
 // The log doesn't grow for ever: what became blocks is cut off, and what is left suffices to go on.

@@ -3,6 +3,7 @@ package orderer
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"iter"
@@ -21,9 +22,11 @@ import (
 // ClientConfig says whom to ask, and in whose name.
 type ClientConfig struct {
 	Channel    string
-	Signer     msp.Signer        // signs the requests
-	Endpoints  func() []Endpoint // of the configuration in force; called often, so it must be cheap
-	ClientCert *tls.Certificate  // for mutual TLS; nil: none
+	Signer     msp.Signer              // signs the requests
+	Endpoints  func() []Endpoint       // of the configuration in force; called often, so it must be cheap
+	ClientCert func() *tls.Certificate // the newest, for mutual TLS; nil, or returning nil: none
+	// Avoid are keys of TLS certificates: an orderer that shows one is this node itself; nil: none.
+	Avoid func() []Key
 
 	DialTimeout time.Duration // 0: 3 s
 	MinBackoff  time.Duration // first pause after a failure; 0: 100 ms
@@ -47,6 +50,7 @@ type Client struct {
 	last   string // guarded by mu: address tried last
 	prefer string // guarded by mu: address to try next, if it is still configured
 	source string // guarded by mu: address that blocks come from now
+	self   string // guarded by mu: address that has shown to be this node's own
 }
 
 // NewClient prepares a client and connects to nobody.
@@ -56,6 +60,9 @@ func NewClient(c ClientConfig) *Client {
 	c.MinBackoff = min(positive(c.MinBackoff, minBackoff), c.MaxBackoff)
 	c.Stall = positive(c.Stall, 3*time.Second)
 	c.Logger = logger(c.Logger)
+	if c.ClientCert == nil {
+		c.ClientCert = func() *tls.Certificate { return nil }
+	}
 	return &Client{c: c}
 }
 
@@ -115,7 +122,7 @@ func (c *Client) Source() string {
 }
 
 func (c *Client) fetchFrom(ctx context.Context, e Endpoint, n uint64) (*common.Block, error) {
-	conn, err := dial(e, c.c.ClientCert, c.c.DialTimeout)
+	conn, err := dial(e, c.c.ClientCert(), c.c.DialTimeout, c.avoid(e))
 	if err != nil {
 		return nil, err
 	}
@@ -155,11 +162,14 @@ func (c *Client) ask(ctx context.Context, to ab.AtomicBroadcastClient, n uint64,
 // any, so that a network of peers spreads over the orderers.
 func (c *Client) pick() (Endpoint, error) {
 	all := c.c.Endpoints()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.self != "" {
+		all = slices.DeleteFunc(slices.Clone(all), func(e Endpoint) bool { return e.Address == c.self })
+	}
 	if len(all) == 0 {
 		return Endpoint{}, fmt.Errorf("channel %s: %w", c.c.Channel, NoEndpoint)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	i := index(all, c.prefer)
 	if i < 0 {
 		if i = index(all, c.last); i >= 0 {
@@ -172,8 +182,30 @@ func (c *Client) pick() (Endpoint, error) {
 	return all[i], nil
 }
 
+// avoid refuses to speak with this node itself, and notes at which endpoint that is.
+func (c *Client) avoid(e Endpoint) func(*x509.Certificate) error {
+	if c.c.Avoid == nil {
+		return nil
+	}
+	return func(cert *x509.Certificate) error {
+		if !slices.Contains(c.c.Avoid(), KeyOf(cert)) {
+			return nil
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.self = e.Address
+		return fmt.Errorf("%s is this node itself: %w", cert.Subject.CommonName, WrongServer)
+	}
+}
+
 // failed tells of a failure and makes the pause that follows it.
 func (c *Client) failed(ctx context.Context, addr string, err error, b *backoff) {
+	c.mu.Lock()
+	own := addr != "" && addr == c.self
+	c.mu.Unlock()
+	if own {
+		return // it is passed over from now on
+	}
 	pause := b.next()
 	c.c.Logger.Warn("orderer left", "channel", c.c.Channel, "orderer", addr, "reason", err, "pause", pause)
 	if c.c.OnFailure != nil {

@@ -264,11 +264,11 @@ func TestMutualTLS(t *testing.T) {
 	w := plain(t)
 	cert, _ := w.tls(w.peers)
 	n := w.start(t.TempDir(), func(_ *orderer.ChainConfig, s *orderer.ServerConfig, h *deliver.Handler) {
-		s.ClientRoots, h.MutualTLS = w.peers.TLSPool(), true
+		s.ClientRoots, h.MutualTLS = w.peers.TLSPool, true
 	}).ready()
 	defer n.stop()
 	fetch := func(c *tls.Certificate) error {
-		_, err := w.clientOf(func(conf *orderer.ClientConfig) { conf.ClientCert = c }, n).Fetch(ctxFor(t, waitLimit), 0)
+		_, err := w.clientOf(func(conf *orderer.ClientConfig) { conf.ClientCert = func() *tls.Certificate { return c } }, n).Fetch(ctxFor(t, waitLimit), 0)
 		return err
 	}
 	require.NoError(t, fetch(&cert))

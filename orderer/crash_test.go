@@ -4,7 +4,10 @@ import (
 	"bufio"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"fmt"
 	"os"
 	"os/exec"
@@ -148,7 +151,7 @@ func (w *world) save(dir string) {
 	w.t.Helper()
 	raw, err := proto.Marshal(w.genesis)
 	require.NoError(w.t, err)
-	for name, b := range map[string][]byte{"genesis.block": raw, "orderer1.pem": w.keys["orderer1"], "User1.pem": w.keys["User1"]} {
+	for name, b := range map[string][]byte{"genesis.block": raw, "orderer1.pem": w.keys["orderer1"], "User1.pem": w.keys["User1"], "seat.pem": pemOf(w.t, w.seats[0])} {
 		require.NoError(w.t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
 	}
 }
@@ -165,6 +168,9 @@ func loadWorld(dir string) *world {
 	var err error
 	w.config, err = channel.Parse(w.genesis)
 	require.NoError(w.t, err)
+	seat, err := tls.X509KeyPair(read("seat.pem"), read("seat.pem"))
+	require.NoError(w.t, err)
+	w.seats = []tls.Certificate{seat}
 	w.signer = w.load("OrdererMSP", read("orderer1.pem"))
 	w.client = w.load("Org1MSP", read("User1.pem"))
 	return w
@@ -178,3 +184,11 @@ func (childT) Errorf(format string, args ...any) {
 	fmt.Fprintf(os.Stderr, format+"\n", args...)
 }
 func (childT) FailNow() { os.Exit(1) }
+
+// pemOf is a TLS certificate and its key as a file would hold them.
+func pemOf(t tb, c tls.Certificate) []byte {
+	t.Helper()
+	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	require.NoError(t, err)
+	return append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})...)
+}

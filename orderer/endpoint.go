@@ -44,12 +44,22 @@ func same(a, b []Endpoint) bool {
 	})
 }
 
-// dial prepares a connection, which the first call on it will make.
-func dial(e Endpoint, client *tls.Certificate, timeout time.Duration) (*grpc.ClientConn, error) {
+// clientTLS is how to dial an endpoint: showing a certificate, unless it is nil, and asking check, unless it is nil, about
+// the one that is shown, when its chain and name hold.
+func clientTLS(e Endpoint, client *tls.Certificate, check func(*x509.Certificate) error) *tls.Config {
 	conf := &tls.Config{RootCAs: e.Roots, MinVersion: tls.VersionTLS12}
 	if client != nil {
 		conf.Certificates = []tls.Certificate{*client}
 	}
+	if check != nil {
+		conf.VerifyConnection = func(s tls.ConnectionState) error { return check(s.PeerCertificates[0]) }
+	}
+	return conf
+}
+
+// dial prepares a connection, which the first call on it will make.
+func dial(e Endpoint, client *tls.Certificate, timeout time.Duration, check func(*x509.Certificate) error) (*grpc.ClientConn, error) {
+	conf := clientTLS(e, client, check)
 	conn, err := grpc.NewClient("passthrough:///"+e.target(),
 		grpc.WithTransportCredentials(credentials.NewTLS(conf)),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: grpcbackoff.DefaultConfig, MinConnectTimeout: timeout}),

@@ -51,34 +51,43 @@ func parseEntry(b []byte) (batchEntry, error) {
 	return e, nil
 }
 
-// raftIndex reads from a block's signed metadata the index of the Raft entry that it was made of; 0 if there is none.
-func raftIndex(raw []byte) (uint64, error) {
-	var (
-		b     common.Block
-		slot  common.Metadata
-		value common.OrdererBlockMetadata
-		inner common.Metadata
-		index etcdraft.BlockMetadata
-	)
-	if err := proto.Unmarshal(raw, &b); err != nil {
-		return 0, fmt.Errorf("raft index: %w", err)
-	}
+// signedValue reads what the orderer signed of a block beside its header; empty if there is nothing.
+func signedValue(b *common.Block) (*common.OrdererBlockMetadata, error) {
+	var slot common.Metadata
+	var out common.OrdererBlockMetadata
 	list := b.GetMetadata().GetMetadata()
 	if len(list) == 0 {
-		return 0, nil
+		return &out, nil
 	}
-	for _, step := range []struct {
-		from func() []byte
-		to   proto.Message
-	}{
-		{func() []byte { return list[common.BlockMetadataIndex_SIGNATURES] }, &slot},
-		{func() []byte { return slot.Value }, &value},
-		{func() []byte { return value.ConsenterMetadata }, &inner},
-		{func() []byte { return inner.Value }, &index},
-	} {
-		if err := proto.Unmarshal(step.from(), step.to); err != nil {
-			return 0, fmt.Errorf("raft index of block %d: %w", b.GetHeader().GetNumber(), err)
-		}
+	err := proto.Unmarshal(list[common.BlockMetadataIndex_SIGNATURES], &slot)
+	if err == nil {
+		err = proto.Unmarshal(slot.Value, &out)
 	}
-	return index.RaftIndex, nil
+	if err != nil {
+		return nil, fmt.Errorf("signed metadata of block %d: %w", b.GetHeader().GetNumber(), err)
+	}
+	return &out, nil
+}
+
+// metadataOf reads what a block's signed metadata says of consensus; empty if it says nothing.
+func metadataOf(b *common.Block) (*etcdraft.BlockMetadata, error) {
+	value, err := signedValue(b)
+	if err != nil {
+		return nil, err
+	}
+	var inner common.Metadata
+	var out etcdraft.BlockMetadata
+	if err = proto.Unmarshal(value.ConsenterMetadata, &inner); err == nil {
+		err = proto.Unmarshal(inner.Value, &out)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("consensus metadata of block %d: %w", b.GetHeader().GetNumber(), err)
+	}
+	return &out, nil
+}
+
+// lastConfigOf is the number of the configuration block that was in force when a block was made.
+func lastConfigOf(b *common.Block) (uint64, error) {
+	value, err := signedValue(b)
+	return value.GetLastConfig().GetIndex(), err
 }

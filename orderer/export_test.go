@@ -1,6 +1,7 @@
 package orderer
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
@@ -69,3 +70,33 @@ func (d *damaged) SetUint64(key []byte, v uint64) error {
 	}
 	return d.BoltStore.SetUint64(key, v)
 }
+
+// OrderConfig orders an envelope that holds a configuration, which the caller has made.
+func (c *Chain) OrderConfig(ctx context.Context, env *common.Envelope) error {
+	raw, err := canonical(env)
+	if err != nil {
+		return err
+	}
+	o := newOrder(env, raw, c.c.Channel().Rules().Sequence)
+	o.config = true
+	if err := c.dispatch(ctx, o, false); err != nil {
+		return err
+	}
+	return c.await(ctx, o)
+}
+
+// Voters are those of Raft; nil while this node takes no part.
+func (c *Chain) Voters() []raft.Server {
+	r := c.raft.Load()
+	if r == nil {
+		return nil
+	}
+	f := r.GetConfiguration()
+	if f.Error() != nil {
+		return nil
+	}
+	return f.Configuration().Servers
+}
+
+// SuspectAfter sets how long a node goes without a leader before it asks whether it was removed.
+func (c *ChainConfig) SuspectAfter(d time.Duration) { c.suspect = d }

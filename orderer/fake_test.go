@@ -2,6 +2,7 @@ package orderer_test
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"sync"
 	"testing"
@@ -46,7 +47,7 @@ func newFake(t *testing.T, w *world, height uint64, addr string) *fake {
 	var running sync.WaitGroup
 	running.Go(func() {
 		s := orderer.NewServer(orderer.ServerConfig{
-			Certificate: cert, Deliver: f.deliver,
+			Certificate: func() *tls.Certificate { return &cert }, Deliver: f.deliver,
 			Chains: func(string) (*orderer.Chain, bool) { return nil, false },
 		})
 		if err := s.Run(ctx, l); err != nil {

@@ -39,7 +39,7 @@ func (f *follower) once(ctx context.Context) (addr string, err error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	conn, err := dial(e, c.c.ClientCert, c.c.DialTimeout)
+	conn, err := dial(e, c.c.ClientCert(), c.c.DialTimeout, c.avoid(e))
 	if err != nil {
 		return e.Address, err
 	}
@@ -149,7 +149,7 @@ func (c *Client) newest(ctx context.Context, e Endpoint, conns map[string]*grpc.
 	conn := conns[e.Address]
 	if conn == nil {
 		var err error
-		if conn, err = dial(e, c.c.ClientCert, c.c.DialTimeout); err != nil {
+		if conn, err = dial(e, c.c.ClientCert(), c.c.DialTimeout, c.avoid(e)); err != nil {
 			return 0, err
 		}
 		conns[e.Address] = conn

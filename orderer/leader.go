@@ -15,6 +15,7 @@ import (
 // one go. All fields but the channels belong to run's goroutine.
 type leader struct {
 	chain   *Chain
+	period  *consensus
 	raft    *raft.Raft
 	slots   chan struct{}         // one token per batch under way: proposing waits for blocks
 	batches chan batch            // under way, in order
@@ -22,54 +23,124 @@ type leader struct {
 
 	cutter   cutter[*order]
 	deadline *time.Timer    // of the pending batch; nil without one
-	cutting  sync.WaitGroup // the snapshots being taken
+	aside    sync.WaitGroup // what takes its time: snapshots, changes of the voters
+	turning  bool           // a configuration is under way: what follows is judged under it
+	turned   chan struct{}  // holds that it is settled
+	settling bool           // a change of the voters is under way
+	settled  chan struct{}  // holds that it is over
+	lostAt   time.Time      // since when no leader is known; zero: one is
+	asked    time.Time      // when the other orderers were asked last, for want of a leader
+	gone     chan struct{}  // holds that the others have removed this node
 }
 
-func newLeader(c *Chain, r *raft.Raft) *leader {
+// batch is one block on its way through Raft.
+type batch struct {
+	orders []*order
+	future raft.ApplyFuture
+	config bool
+}
+
+func newLeader(p *consensus) *leader {
+	n := p.batches()
 	return &leader{
-		chain: c, raft: r,
-		slots: make(chan struct{}, maxBatches), batches: make(chan batch, maxBatches),
+		chain: p.chain, period: p, raft: p.raft,
+		slots: make(chan struct{}, n), batches: make(chan batch, n),
 		changes: make(chan raft.Observation, 16),
+		turned:  make(chan struct{}, 1), settled: make(chan struct{}, 1), gone: make(chan struct{}, 1),
 	}
 }
 
-// run cuts and proposes while this node leads, until ctx ends or the chain fails.
+// run cuts and proposes while this node leads, until ctx ends, the period fails, or this node is a consenter no more.
 func (l *leader) run(ctx context.Context, broken <-chan struct{}) error {
 	c := l.chain
 	defer l.refuse(Stopped)
+	tick := time.NewTicker(tendEvery)
+	defer tick.Stop()
 	for {
-		addr, _ := l.raft.LeaderWithID()
-		c.lost.set(addr == "")
+		l.look()
 		var timeout <-chan time.Time
 		if l.deadline != nil {
 			timeout = l.deadline.C
 		}
+		queue := c.queue
+		if l.turning {
+			queue = nil
+		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case err := <-c.failure:
-			return fmt.Errorf("chain %s: %w", c.c.Name, err)
+		case err := <-l.period.failure:
+			return err
 		case leads := <-l.raft.LeaderCh():
-			c.leading.set(leads)
-			if !leads {
-				l.refuse(NotLeader)
-			}
-			c.c.Logger.Info("raft leadership", "channel", c.c.Name, "leading", leads)
+			l.lead(leads)
 		case <-l.changes: // looked at above
-		case o := <-c.queue:
-			if !c.leading.is() {
-				c.finish(o, NotLeader)
-				continue
-			}
-			l.propose(l.cutter.add(c.c.Channel().Batch(), o.size, o), broken)
-			l.schedule()
+		case o := <-queue:
+			l.take(o, broken)
+		case <-l.turned:
+			l.turning = false
 		case <-timeout:
 			l.deadline = nil
 			l.propose(l.cutter.rest(), broken)
-		case <-c.grown:
+		case <-l.period.grown:
 			l.cutOff()
+		case <-l.settled:
+			l.settling = false
+			l.tend(ctx)
+		case <-c.turned:
+			l.tend(ctx)
+		case <-tick.C:
+			l.tend(ctx)
+		case <-l.gone:
+			return nil
 		}
 	}
+}
+
+// take gives an order to the cutter. What was judged under an earlier configuration is judged again.
+func (l *leader) take(o *order, broken <-chan struct{}) {
+	c := l.chain
+	err := error(nil)
+	if !c.leading.is() {
+		err = NotLeader
+	} else if o.sequence != c.c.Channel().Rules().Sequence {
+		err = c.judgeAgain(o)
+	}
+	switch {
+	case err != nil:
+		c.finish(o, err)
+		return
+	case o.config:
+		l.turning = true
+		l.propose(l.cutter.alone(o), broken)
+	default:
+		l.propose(l.cutter.add(c.c.Channel().Batch(), o.size, o), broken)
+	}
+	l.schedule()
+}
+
+// look notes whether a leader is known, and since when none is.
+func (l *leader) look() {
+	addr, _ := l.raft.LeaderWithID()
+	l.chain.lost.set(addr == "")
+	switch {
+	case addr != "":
+		l.lostAt = time.Time{}
+	case l.lostAt.IsZero():
+		l.lostAt = time.Now()
+	}
+}
+
+// lead notes that this node leads now, or doesn't any more.
+func (l *leader) lead(leads bool) {
+	c := l.chain
+	if l.period.transport != nil {
+		l.period.transport.forget()
+	}
+	c.leading.set(leads)
+	if !leads {
+		l.refuse(NotLeader)
+	}
+	c.c.Logger.Info("raft leadership", "channel", c.c.Name, "consenter", l.period.self.ID, "leading", leads)
 }
 
 // settle gives each order the result of its batch, until no more are proposed.
@@ -83,6 +154,9 @@ func (l *leader) settle() {
 		}
 		l.settleAll(b.orders, err)
 		<-l.slots
+		if b.config {
+			l.turned <- struct{}{}
+		}
 	}
 }
 
@@ -123,7 +197,7 @@ func (l *leader) propose(cut [][]*order, broken <-chan struct{}) {
 		for i, o := range orders {
 			e.data[i] = o.raw
 		}
-		l.batches <- batch{orders, l.raft.Apply(e.marshal(), 0)}
+		l.batches <- batch{orders, l.raft.Apply(e.marshal(), 0), orders[0].config}
 	}
 }
 
@@ -145,7 +219,7 @@ func (l *leader) refuse(why error) {
 
 // cutOff takes a snapshot, so that the log before it goes. Raft takes one at a time.
 func (l *leader) cutOff() {
-	l.cutting.Go(func() {
+	l.aside.Go(func() {
 		if err := l.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 			l.chain.c.Logger.Warn("raft log not cut off", "channel", l.chain.c.Name, "reason", err)
 		}

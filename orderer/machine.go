@@ -1,11 +1,14 @@
 package orderer
 
 import (
+	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -29,37 +32,42 @@ const retryEvery = 500 * time.Millisecond
 
 // machine is Raft's state machine: it turns agreed batches into blocks. A block's number, hash and signed metadata follow
 // from the log alone; only the signature is this node's own. All its fields belong to Raft's FSM goroutine, once Raft
-// runs.
+// runs, and are guarded by mu from then on, for a node without a leader takes blocks from elsewhere.
 //
 // Raft replays its log after a restart. What was a block by then is known by the index of its entry, which stands in the
-// block's signed metadata, and is passed over.
+// block's signed metadata, and is passed over. A leader that has cut off its log sends a snapshot, which says no more than
+// how high the chain is: the blocks themselves come from the other orderers, before the next entry is looked at.
 type machine struct {
+	chain   *Chain
 	c       ChainConfig
+	mu      sync.Mutex
 	tip     block.Tip
 	last    uint64          // index of the entry that made the newest block
+	missing *mark           // the blocks up to it come from the others; nil: none are missing
 	failed  error           // once set, nothing is applied any more
 	fail    func(error)     // told of failed, once
-	closing <-chan struct{} // ends the wait for a disk
+	closing context.Context // of the period in which this node takes part; ends the waits for a disk, and for blocks
 	grown   func(bytes int) // told how much log became blocks
 }
 
 var _ raft.BatchingFSM = (*machine)(nil)
 
-// newMachine takes up where the ledger ends. Blocks below base don't come from this log.
-func newMachine(c ChainConfig, base uint64) (*machine, error) {
-	m := &machine{c: c, tip: c.Ledger.Tip()}
+// newMachine takes up where the ledger ends.
+func newMachine(c *Chain, closing context.Context, fail func(error)) (*machine, error) {
+	m := &machine{chain: c, c: c.c, tip: c.c.Ledger.Tip(), closing: closing, fail: fail, grown: func(int) {}}
 	if m.tip.Height == 0 {
 		return nil, fmt.Errorf("the ledger holds no genesis block")
 	}
-	if m.tip.Height <= base {
-		return m, nil
-	}
-	raw, err := c.Ledger.Block(m.tip.Height - 1)
+	b, err := c.block(m.tip.Height - 1)
 	if err != nil {
-		return nil, fmt.Errorf("read the newest block: %w", err)
+		return nil, err
 	}
-	m.last, err = raftIndex(raw)
-	return m, err
+	meta, err := metadataOf(b)
+	if err != nil {
+		return nil, err
+	}
+	m.last = meta.RaftIndex
+	return m, nil
 }
 
 // Apply makes a block of one entry; see ApplyBatch.
@@ -68,7 +76,14 @@ func (m *machine) Apply(l *raft.Log) any { return m.ApplyBatch([]*raft.Log{l})[0
 // ApplyBatch makes a block of each entry and appends them together, but for a configuration, which rules all that
 // follows and so is appended first. The result of an entry is nil, or an error that says why it is no block.
 func (m *machine) ApplyBatch(logs []*raft.Log) []any {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	results := make([]any, len(logs))
+	if m.missing != nil && m.failed == nil {
+		if err := m.catchUp(*m.missing); err != nil {
+			_ = m.stop(err) // told by failed, below
+		}
+	}
 	var made []block.Verified
 	var from int // logs before it are settled
 	flush := func(to int) {
@@ -111,16 +126,13 @@ func (m *machine) ApplyBatch(logs []*raft.Log) []any {
 // make makes the block that the entry says, on top of tip.
 func (m *machine) make(tip block.Tip, l *raft.Log) (block.Verified, error) {
 	rules := m.c.Channel().Rules()
+	members := m.chain.members.Load()
 	e, err := parseEntry(l.Data)
 	if err != nil {
 		return block.Verified{}, m.stop(fmt.Errorf("entry %d: %w", l.Index, err))
 	}
 	if e.sequence != rules.Sequence {
 		return block.Verified{}, fmt.Errorf("cut under configuration %d, now it is %d: %w", e.sequence, rules.Sequence, Outdated)
-	}
-	consenter, err := proto.Marshal(&etcdraft.BlockMetadata{RaftIndex: l.Index})
-	if err != nil {
-		return block.Verified{}, m.stop(fmt.Errorf("consenter metadata: %w", err))
 	}
 	b := &common.Block{
 		Header: &common.BlockHeader{Number: tip.Height, PreviousHash: tip.Hash[:]},
@@ -131,6 +143,13 @@ func (m *machine) make(tip block.Tip, l *raft.Log) (block.Verified, error) {
 	lastConfig := rules.LastConfig
 	if block.IsConfig(b) {
 		lastConfig = tip.Height
+		if listed, err := listedIn(b); err == nil { // else it makes no block, as is found below
+			members = members.turnInto(listed)
+		}
+	}
+	consenter, err := proto.Marshal(&etcdraft.BlockMetadata{ConsenterIds: members.ids(), NextConsenterId: members.next, RaftIndex: l.Index})
+	if err != nil {
+		return block.Verified{}, m.stop(fmt.Errorf("consenter metadata: %w", err))
 	}
 	if err := block.Sign(b, m.c.Signer, lastConfig, consenter); err != nil {
 		return block.Verified{}, m.stop(err)
@@ -158,30 +177,59 @@ func (m *machine) append(bs []block.Verified) error {
 	if len(bs) == 0 {
 		return m.failed
 	}
-	for {
-		err := m.c.Ledger.Append(bs...)
-		if err == nil {
-			break
-		}
-		if m.c.Transient == nil || !m.c.Transient(err) {
-			return m.stop(fmt.Errorf("append block %d: %w", bs[0].Number(), err))
-		}
-		m.c.Logger.Error("blocks wait for the disk", "channel", m.c.Name, "block", bs[0].Number(), "reason", err)
-		t := time.NewTimer(retryEvery)
-		select {
-		case <-t.C:
-		case <-m.closing:
-			t.Stop()
-			return m.stop(fmt.Errorf("append block %d: %w: %w", bs[0].Number(), Stopped, err))
-		}
-	}
-	if m.c.Committed == nil {
-		return nil
-	}
-	if err := m.c.Committed(bs); err != nil {
-		return m.stop(fmt.Errorf("commit block %d: %w", bs[len(bs)-1].Number(), err))
+	if err := m.chain.append(m.closing, bs); err != nil {
+		return m.stop(err)
 	}
 	return nil
+}
+
+// catchUp takes the missing blocks from the other orderers. The last of them is the one that the leader's snapshot named,
+// or somebody has signed two chains.
+func (m *machine) catchUp(want mark) error {
+	if err := m.pull(m.closing, want.Height); err != nil {
+		return err
+	}
+	b, err := m.chain.block(want.Height - 1)
+	if err != nil {
+		return err
+	}
+	if h := block.HeaderHash(b.Header); hex.EncodeToString(h[:]) != want.Hash {
+		return fmt.Errorf("block %d has header hash %x, the log says %s: %w", want.Height-1, h, want.Hash, block.Fork)
+	}
+	m.missing = nil
+	return nil
+}
+
+// pull takes blocks from the other orderers up to a height. Their entries may still come by the log, and are passed over.
+func (m *machine) pull(ctx context.Context, height uint64) error {
+	m.c.Logger.Info("catching up with the other orderers", "channel", m.c.Name, "from", m.tip.Height, "to", height)
+	err := m.chain.pull(ctx, func(tip block.Tip) bool { return tip.Height >= height })
+	now, rerr := newMachine(m.chain, m.closing, m.fail)
+	if rerr != nil {
+		return errors.Join(err, rerr)
+	}
+	m.tip, m.last = now.tip, now.last
+	if err != nil {
+		return fmt.Errorf("catch up from block %d to %d: %w", m.tip.Height, height, err)
+	}
+	return nil
+}
+
+// overtake takes what the other orderers have beyond this node's blocks, which without a leader may not come by the log:
+// who was away when it was removed from the consenters hears nothing from Raft any more.
+func (m *machine) overtake(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, suspectAfter)
+	defer cancel()
+	newest, err := m.chain.client.Fetch(ctx, Newest)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.failed != nil || newest.Header.Number < m.tip.Height {
+		return m.failed
+	}
+	return m.pull(ctx, newest.Header.Number+1)
 }
 
 // stop ends the machine: the log can't be followed further, and what it says is lost if Raft goes on.
@@ -196,15 +244,25 @@ func (m *machine) stop(err error) error {
 // mark is all that a snapshot holds: the blocks themselves are in the ledger.
 type mark struct {
 	Height uint64 `json:"height"`
+	Hash   string `json:"hash"`      // of the newest block's header, hex
 	Index  uint64 `json:"raftIndex"` // of the entry that made the newest block
+}
+
+func (m *machine) mark() mark {
+	return mark{Height: m.tip.Height, Hash: hex.EncodeToString(m.tip.Hash[:]), Index: m.last}
 }
 
 // Snapshot marks how far the ledger has come. Append is durable, so the log before may go.
 func (m *machine) Snapshot() (raft.FSMSnapshot, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	if m.failed != nil {
 		return nil, m.failed
 	}
-	return mark{Height: m.tip.Height, Index: m.last}, nil
+	if m.missing != nil {
+		return nil, fmt.Errorf("blocks %d to %d are still to come from the other orderers", m.tip.Height, m.missing.Height-1)
+	}
+	return m.mark(), nil
 }
 
 // Persist writes the mark.
@@ -218,17 +276,24 @@ func (k mark) Persist(sink raft.SnapshotSink) error {
 // Release has nothing to release.
 func (mark) Release() {}
 
-// Restore compares a mark with the ledger. A ledger that has less can't be mended from this log.
+// Restore compares a mark with the ledger, and notes which blocks are missing. A ledger that has less, of a node that is
+// alone, can't be mended.
 func (m *machine) Restore(r io.ReadCloser) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
 	defer func() { _ = r.Close() }() // only read
 	var k mark
 	if err := json.NewDecoder(r).Decode(&k); err != nil {
 		return fmt.Errorf("read snapshot: %w", err)
 	}
-	if m.tip.Height < k.Height || m.last < k.Index {
+	if m.tip.Height >= k.Height && m.last >= k.Index {
+		return nil
+	}
+	if m.chain.client == nil || len(m.chain.Consenters()) == 1 {
 		// Stopped, for Raft would try an older snapshot next, and pass over the entries that are gone.
 		return m.stop(fmt.Errorf("the ledger has %d blocks (raft index %d), the snapshot was taken at %d (%d): %w",
 			m.tip.Height, m.last, k.Height, k.Index, LostBlocks))
 	}
+	m.missing = &k
 	return nil
 }

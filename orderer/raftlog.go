@@ -1,7 +1,7 @@
 package orderer
 
 import (
-	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -89,24 +89,72 @@ func (s *store) keep(write func() error) error {
 	}
 }
 
-// logLines passes on the lines that Raft logs: 2006-01-02T15:04:05.000Z [WARN]  raft: text.
-type logLines struct{ log *slog.Logger }
+// logLines passes on what Raft logs, one message for each write:
+//
+//	2006-01-02T15:04:05.000Z [WARN]  raft: text: key=value key="another value"
+//
+// What Raft calls errors are mostly other nodes that can't be reached, and its warnings elections: they come a level lower.
+// The same message about the same node comes once in a while only, though Raft repeats it several times a second.
+type logLines struct {
+	log *slog.Logger
+
+	mu   sync.Mutex
+	said map[string]*saying // guarded by mu
+}
+
+// saying is what became of one message.
+type saying struct {
+	at   time.Time // when it was last passed on
+	kept int       // how often not, since
+}
+
+const (
+	sayEvery   = 10 * time.Second
+	maxSayings = 256 // kinds of message remembered; more would be a node's name gone wild
+)
 
 func (l *logLines) Write(b []byte) (int, error) {
-	for line := range bytes.Lines(b) {
-		text := strings.TrimSpace(string(line))
-		if _, after, ok := strings.Cut(text, "["); ok {
-			text = after
+	text := strings.Join(strings.Fields(string(b)), " ")
+	_, text, _ = strings.Cut(text, "[")
+	level, text, ok := strings.Cut(text, "]")
+	if !ok {
+		return len(b), nil
+	}
+	text = strings.TrimSpace(text)
+	if again, say := l.due(text, time.Now()); say {
+		to := slog.LevelInfo
+		if level == "ERROR" {
+			to = slog.LevelWarn
 		}
-		level, text, ok := strings.Cut(text, "]")
-		switch {
-		case !ok:
-			l.log.Info(level)
-		case level == "ERROR":
-			l.log.Error(strings.TrimSpace(text))
-		default:
-			l.log.Warn(strings.TrimSpace(text))
-		}
+		l.log.Log(context.Background(), to, text, "more", again)
 	}
 	return len(b), nil
+}
+
+// due says whether a message is to be passed on, and how often it was not since the last time.
+func (l *logLines) due(text string, now time.Time) (again int, say bool) {
+	// What it is about lies before the first value, and whom it is about is that value.
+	key := text
+	if i := strings.Index(text, "="); i >= 0 {
+		if j := strings.IndexByte(text[i:], ' '); j >= 0 {
+			key = text[:i+j]
+		}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.said == nil || len(l.said) >= maxSayings {
+		l.said = make(map[string]*saying)
+	}
+	s := l.said[key]
+	if s == nil {
+		s = &saying{}
+		l.said[key] = s
+	}
+	if now.Sub(s.at) < sayEvery {
+		s.kept++
+		return 0, false
+	}
+	again = s.kept
+	*s = saying{at: now}
+	return again, true
 }

@@ -2,6 +2,7 @@ package orderer_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"iter"
 	"net"
@@ -110,7 +111,7 @@ func testRecorded(t *testing.T, dir string) {
 	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	var serving sync.WaitGroup
 	serving.Go(func() {
-		s := orderer.NewServer(orderer.ServerConfig{Certificate: cert, Deliver: handler.Serve})
+		s := orderer.NewServer(orderer.ServerConfig{Certificate: func() *tls.Certificate { return &cert }, Deliver: handler.Serve})
 		if err := s.Run(ctx, l); err != nil {
 			t.Error(err)
 		}

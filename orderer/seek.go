@@ -45,7 +45,7 @@ func single(n uint64, content ab.SeekInfo_SeekContentType) *ab.SeekInfo {
 
 // request signs a seek for the channel, bound to the client's TLS certificate if there is one.
 func (c *Client) request(seek *ab.SeekInfo) (*common.Envelope, error) {
-	env, err := tx.BoundEnvelope(common.HeaderType_DELIVER_SEEK_INFO, c.c.Channel, seek, c.c.Signer, time.Now(), certHash(c.c.ClientCert))
+	env, err := tx.BoundEnvelope(common.HeaderType_DELIVER_SEEK_INFO, c.c.Channel, seek, c.c.Signer, time.Now(), certHash(c.c.ClientCert()))
 	if err != nil {
 		return nil, fmt.Errorf("seek request: %w", err)
 	}

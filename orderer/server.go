@@ -29,10 +29,10 @@ const (
 type ServerConfig struct {
 	Chains      func(channel string) (*Chain, bool)
 	Deliver     func(stream ab.AtomicBroadcast_DeliverServer) error // serves blocks
-	Certificate tls.Certificate
-	ClientRoots *x509.CertPool                         // not nil: clients must present a certificate that chains to it
-	Refused     func(channel string, why *wire.Reason) // called once per refused envelope; may be nil
-	Logger      *slog.Logger                           // nil: silence
+	Certificate func() *tls.Certificate                             // the newest, asked for at each handshake
+	ClientRoots func() *x509.CertPool                               // not nil: clients must present a certificate that chains to it
+	Refused     func(channel string, why *wire.Reason)              // called once per refused envelope; may be nil
+	Logger      *slog.Logger                                        // nil: silence
 }
 
 // Server is Fabric's AtomicBroadcast over gRPC and TLS.
@@ -49,10 +49,14 @@ func NewServer(c ServerConfig) *Server {
 
 // Run serves on l until ctx ends, and closes l. When it returns, every stream has ended.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	conf := &tls.Config{Certificates: []tls.Certificate{s.c.Certificate}, MinVersion: tls.VersionTLS12}
-	if s.c.ClientRoots != nil {
-		conf.ClientCAs, conf.ClientAuth = s.c.ClientRoots, tls.RequireAndVerifyClientCert
-	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		// A consenter is known by the key that it shows, whoever certifies it.
+		now := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, Certificates: []tls.Certificate{*s.c.Certificate()}, ClientAuth: tls.RequestClientCert}
+		if s.c.ClientRoots != nil {
+			now.ClientCAs, now.ClientAuth = s.c.ClientRoots(), tls.RequireAndVerifyClientCert
+		}
+		return now, nil
+	}}
 	g := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(conf)),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
@@ -63,6 +67,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 		grpc.WaitForHandlers(true),
 	)
 	ab.RegisterAtomicBroadcastServer(g, s)
+	ab.RegisterClusterServer(g, stepServer{s: s})
 	defer context.AfterFunc(ctx, g.Stop)()
 	if err := g.Serve(l); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)

@@ -62,11 +62,18 @@ type world struct {
 	keys            map[string][]byte // PEM of certificate and key of signer and client, by common name
 	genesis         *common.Block
 	config          *channel.Config
+	seats           []tls.Certificate // of the consenters, in the configuration's order
 }
 
 const channelName = "mychannel"
 
+// newWorld has a channel with one consenter.
 func newWorld(t testing.TB, batch *ab.BatchSize, timeout time.Duration) *world {
+	t.Helper()
+	return newWorldOf(t, 1, batch, timeout)
+}
+
+func newWorldOf(t testing.TB, consenters int, batch *ab.BatchSize, timeout time.Duration) *world {
 	t.Helper()
 	w := &world{t: t, keys: make(map[string][]byte)}
 	now := time.Now()
@@ -78,12 +85,15 @@ func newWorld(t testing.TB, batch *ab.BatchSize, timeout time.Duration) *world {
 	w.orderers, w.peers, w.strangers = org("OrdererMSP", "example.com"), org("Org1MSP", "org1.example.com"), org("Org9MSP", "org9.example.com")
 	w.signer = w.identity(w.orderers, "orderer1", "orderer")
 	w.client = w.identity(w.peers, "User1", "client")
-	_, tlsPEM := w.tls(w.orderers)
+	var listed []genesis.Consenter
+	for i := range consenters {
+		listed = append(listed, w.seat(i))
+	}
 	b, err := genesis.Block(genesis.Profile{
 		Channel:    channelName,
 		Orderers:   []genesis.Org{{Name: "Orderer", MSP: w.orderers.MSPConfig(), Endpoints: []string{"127.0.0.1:7050"}}},
 		Orgs:       []genesis.Org{{Name: "Org1", MSP: w.peers.MSPConfig()}},
-		Consenters: []genesis.Consenter{{Host: "127.0.0.1", Port: 7051, ServerTLS: tlsPEM}},
+		Consenters: listed,
 		Batch:      batch, Timeout: timeout, Time: now,
 	})
 	require.NoError(t, err)
@@ -91,6 +101,23 @@ func newWorld(t testing.TB, batch *ab.BatchSize, timeout time.Duration) *world {
 	w.config, err = channel.Parse(b)
 	require.NoError(t, err)
 	return w
+}
+
+// seat makes the TLS certificate of one more consenter.
+func (w *world) seat(i int) genesis.Consenter {
+	w.t.Helper()
+	cert, text := w.tls(w.orderers)
+	w.seats = append(w.seats, cert)
+	return genesis.Consenter{Host: "127.0.0.1", Port: uint32(7051 + i), ServerTLS: text}
+}
+
+// keys are those by which a consenter is known.
+func keys(c tls.Certificate) func() []orderer.Key {
+	leaf, err := x509.ParseCertificate(c.Certificate[0])
+	if err != nil {
+		panic(err)
+	}
+	return func() []orderer.Key { return []orderer.Key{orderer.KeyOf(leaf)} }
 }
 
 func (w *world) identity(o *ca.Org, cn, ou string) msp.Signer {
@@ -174,7 +201,7 @@ func (w *world) open(dir string, changes ...change) (*node, orderer.ServerConfig
 
 	chain := orderer.ChainConfig{
 		Name: channelName, Channel: func() orderer.Channel { return w.config }, Ledger: n.ledger,
-		Signer: w.signer, Dir: dir + "/raft", NodeID: "orderer1",
+		Signer: w.signer, Dir: dir + "/raft", Keys: keys(w.seats[0]),
 		Transient: func(err error) bool { return errors.Is(err, ledger.ErrFull) },
 	}
 	handler := &deliver.Handler{Channels: func(name string) (deliver.Channel, bool) {
@@ -211,12 +238,20 @@ func (w *world) start(dir string, changes ...change) *node {
 
 // serve runs a server under a certificate of org.
 func (n *node) serve(conf orderer.ServerConfig, org *ca.Org) {
+	n.world.t.Helper()
+	n.serveAt(conf, org, "127.0.0.1:0")
+}
+
+func (n *node) serveAt(conf orderer.ServerConfig, org *ca.Org, address string) {
 	t := n.world.t
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", address)
 	require.NoError(t, err)
 	n.addr, n.roots = l.Addr().String(), org.TLSPool()
-	conf.Certificate, _ = n.world.tls(org)
+	if conf.Certificate == nil {
+		cert, _ := n.world.tls(org)
+		conf.Certificate = func() *tls.Certificate { return &cert }
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	chain := n.cancel
 	n.cancel = func() { cancel(); chain() }
@@ -296,4 +331,19 @@ func ctxFor(t testing.TB, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+// signerOf is the common name of who signed a block.
+func signerOf(t tb, raw []byte) string {
+	t.Helper()
+	var b common.Block
+	var slot common.Metadata
+	var header common.SignatureHeader
+	require.NoError(t, proto.Unmarshal(raw, &b))
+	require.NoError(t, proto.Unmarshal(b.Metadata.Metadata[0], &slot))
+	require.Len(t, slot.Signatures, 1)
+	require.NoError(t, proto.Unmarshal(slot.Signatures[0].SignatureHeader, &header))
+	id, err := msp.Deserialize(header.Creator)
+	require.NoError(t, err)
+	return id.Certificate().Subject.CommonName
 }

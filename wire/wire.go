@@ -26,6 +26,7 @@ const (
 	KindBlocks  = "blocks"  // ranges of blocks
 	KindMembers = "members" // who is there, and alive
 	KindCast    = "cast"    // chunks of large bodies
+	KindRaft    = "raft"    // between the orderers of the channel
 )
 
 // Topics of a channel's GossipSub. They need no channel in their names, for a
@@ -66,6 +67,7 @@ const (
 	DomainAnnouncement = "grapevine/announcement/2"
 	DomainAlive        = "grapevine/alive/1"
 	DomainCast         = "grapevine/cast/1"
+	DomainConsenter    = "grapevine/consenter/1"
 	domainChannel      = "grapevine/channel/1"
 )
 

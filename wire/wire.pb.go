@@ -701,6 +701,76 @@ func (x *BlocksStatus) GetHeight() uint64 {
 	return 0
 }
 
+// ConsenterClaim is the first frame in each direction on a stream of kind "raft", between two orderers: the sender is the
+// consenter that the channel's configuration names by a TLS certificate with this key.
+type ConsenterClaim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`             // of the TLS certificate: SubjectPublicKeyInfo, DER
+	Time          uint64                 `protobuf:"varint,2,opt,name=time,proto3" json:"time,omitempty"`          // when it was made, seconds since 1970
+	To            uint64                 `protobuf:"varint,3,opt,name=to,proto3" json:"to,omitempty"`              // id of the consenter that it is shown to
+	Signature     []byte                 `protobuf:"bytes,4,opt,name=signature,proto3" json:"signature,omitempty"` // with that key, over HashParts(DomainConsenter, tag, peer ID, key, time ‖ to, each 8 bytes big-endian)
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsenterClaim) Reset() {
+	*x = ConsenterClaim{}
+	mi := &file_wire_wire_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsenterClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsenterClaim) ProtoMessage() {}
+
+func (x *ConsenterClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsenterClaim.ProtoReflect.Descriptor instead.
+func (*ConsenterClaim) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ConsenterClaim) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ConsenterClaim) GetTime() uint64 {
+	if x != nil {
+		return x.Time
+	}
+	return 0
+}
+
+func (x *ConsenterClaim) GetTo() uint64 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *ConsenterClaim) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
 var File_wire_wire_proto protoreflect.FileDescriptor
 
 const file_wire_wire_proto_rawDesc = "" +
@@ -767,7 +837,12 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\aCODE_OK\x10\x01\x12\x12\n" +
 	"\x0eCODE_NOT_FOUND\x10\x02\x12\r\n" +
 	"\tCODE_BUSY\x10\x03\x12\x12\n" +
-	"\x0eCODE_BAD_RANGE\x10\x04B\x15Z\x13grapevine/wire;wireb\x06proto3"
+	"\x0eCODE_BAD_RANGE\x10\x04\"d\n" +
+	"\x0eConsenterClaim\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x12\n" +
+	"\x04time\x18\x02 \x01(\x04R\x04time\x12\x0e\n" +
+	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x1c\n" +
+	"\tsignature\x18\x04 \x01(\fR\tsignatureB\x15Z\x13grapevine/wire;wireb\x06proto3"
 
 var (
 	file_wire_wire_proto_rawDescOnce sync.Once
@@ -782,7 +857,7 @@ func file_wire_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_wire_wire_proto_goTypes = []any{
 	(BlocksStatus_Code)(0), // 0: grapevine.wire.v1.BlocksStatus.Code
 	(*Announcement)(nil),   // 1: grapevine.wire.v1.Announcement
@@ -791,6 +866,7 @@ var file_wire_wire_proto_goTypes = []any{
 	(*Word)(nil),           // 4: grapevine.wire.v1.Word
 	(*BlocksRequest)(nil),  // 5: grapevine.wire.v1.BlocksRequest
 	(*BlocksStatus)(nil),   // 6: grapevine.wire.v1.BlocksStatus
+	(*ConsenterClaim)(nil), // 7: grapevine.wire.v1.ConsenterClaim
 }
 var file_wire_wire_proto_depIdxs = []int32{
 	0, // 0: grapevine.wire.v1.BlocksStatus.code:type_name -> grapevine.wire.v1.BlocksStatus.Code
@@ -812,7 +888,7 @@ func file_wire_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_wire_proto_rawDesc), len(file_wire_wire_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -82,7 +82,7 @@ and stops all nodes then.`,
 	f := c.Flags()
 	f.IntVar(&s.Orgs, "orgs", s.Orgs, "organisations")
 	f.IntVar(&s.Peers, "peers", s.Peers, "peers of each organisation")
-	f.IntVar(&s.Orderers, "orderers", s.Orderers, "ordering nodes; this build orders with one")
+	f.IntVar(&s.Orderers, "orderers", s.Orderers, "ordering nodes")
 	f.StringVar(&s.Channel, "channel", s.Channel, "the channel's name")
 	f.BoolVar(&detach, "detach", false, "return once the network is ready")
 	f.BoolVar(&inProcess, "in-process", false, "run all nodes in one process")

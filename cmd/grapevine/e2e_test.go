@@ -101,7 +101,7 @@ func TestDevNetwork(t *testing.T) {
 	again := m.object(t, 0, append([]string{"dev", "up", "--detach"}, shape...)...)
 	require.Equal(t, of(up, "peers")[0]["pid"], of(again, "peers")[0]["pid"], "nothing was started again")
 	m.refused(t, 1, "DEV003", "dev", "up", "--detach")
-	m.refused(t, 2, "DEV006", "dev", "up", "--orderers", "3", "--dir", "other")
+	m.refused(t, 2, "DEV006", "dev", "up", "--orderers", "8", "--dir", "other")
 
 	tx := m.object(t, 0, "dev", "tx", "--count", "20", "--size", "64")
 	require.ElementsMatch(t, []string{"apiVersion", "kind", "channel", "sent", "accepted", "committed", "failed", "firstBlock", "lastBlock", "elapsedMs", "txPerSec", "latencyMs"}, keys(tx))

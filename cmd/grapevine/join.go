@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"net"
@@ -103,15 +104,15 @@ func (a *app) fetch(ctx context.Context, t *target, ch, addr, cafile string) ([]
 	if err != nil {
 		return nil, err
 	}
-	tls, err := a.clientTLS()
+	own, err := a.clientTLS()
 	if err != nil {
 		return nil, err
 	}
 	conf := orderer.ClientConfig{Channel: ch, Signer: me, Endpoints: func() []orderer.Endpoint {
 		return []orderer.Endpoint{{Address: addr, Roots: roots}}
 	}}
-	if len(tls.Certificates) > 0 {
-		conf.ClientCert = &tls.Certificates[0]
+	if len(own.Certificates) > 0 {
+		conf.ClientCert = func() *tls.Certificate { return &own.Certificates[0] }
 	}
 	b, err := orderer.NewClient(conf).Fetch(ctx, 0)
 	if err != nil {

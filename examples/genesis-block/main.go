@@ -1,7 +1,7 @@
 // Command genesis-block writes a channel's genesis block from a tree that
 // "grapevine ca generate" or cryptogen made, for those who have no configtxgen.
-// The channel is ordered by one node and its policies are those of Fabric's test
-// network.
+// Its policies are those of Fabric's test network. -orderer may be repeated; of
+// several orderers each needs its libp2p listener, host:port, behind that of gRPC.
 //
 //	go run ./examples/genesis-block -crypto crypto-config -o mychannel.block \
 //	  -orderer OrdererMSP,example.com,orderer.example.com,localhost:7050 \
@@ -37,8 +37,11 @@ func run(args []string) error {
 	crypto := f.String("crypto", "crypto-config", "the tree of organisations")
 	channel := f.String("channel", "mychannel", "the channel's name")
 	file := f.String("o", "mychannel.block", "the file to write")
-	orderer := f.String("orderer", "", "MSPID,DOMAIN,NODE,HOST:PORT of the ordering node's gRPC")
-	var orgs []string
+	var orderers, orgs []string
+	f.Func("orderer", "MSPID,DOMAIN,NODE,HOST:PORT of an ordering node's gRPC[,HOST:PORT of its libp2p]; may be repeated", func(s string) error {
+		orderers = append(orderers, s)
+		return nil
+	})
 	f.Func("org", "MSPID,DOMAIN[,HOST:PORT of its anchor peer]; may be repeated", func(s string) error {
 		orgs = append(orgs, s)
 		return nil
@@ -52,8 +55,10 @@ func run(args []string) error {
 			return fmt.Errorf("-org %q: %w", o, err)
 		}
 	}
-	if err := addOrderer(&p, *crypto, strings.Split(*orderer, ",")); err != nil {
-		return fmt.Errorf("-orderer %q: %w", *orderer, err)
+	for _, o := range orderers {
+		if err := addOrderer(&p, *crypto, strings.Split(o, ",")); err != nil {
+			return fmt.Errorf("-orderer %q: %w", o, err)
+		}
 	}
 	b, err := genesis.Block(p)
 	if err != nil {
@@ -79,21 +84,18 @@ func addOrg(p *genesis.Profile, crypto string, w []string) error {
 	return nil
 }
 
-// addOrderer adds the ordering organisation and its one node.
+// addOrderer adds an ordering node, and its organisation with the first of its
+// nodes.
 func addOrderer(p *genesis.Profile, crypto string, w []string) error {
-	if len(w) != 4 {
-		return errors.New("write MSPID,DOMAIN,NODE,HOST:PORT")
+	if len(w) != 4 && len(w) != 5 {
+		return errors.New("write MSPID,DOMAIN,NODE,HOST:PORT[,HOST:PORT]")
 	}
 	dir := filepath.Join(crypto, "ordererOrganizations", w[1])
-	conf, _, err := msp.LoadConfig(w[0], filepath.Join(dir, "msp"))
-	if err != nil {
-		return err
-	}
 	cert, err := os.ReadFile(filepath.Join(dir, "orderers", w[2], "tls", "server.crt"))
 	if err != nil {
 		return err
 	}
-	host, text, err := net.SplitHostPort(w[3])
+	host, text, err := net.SplitHostPort(w[len(w)-1])
 	if err != nil {
 		return err
 	}
@@ -101,7 +103,17 @@ func addOrderer(p *genesis.Profile, crypto string, w []string) error {
 	if err != nil {
 		return err
 	}
-	p.Orderers = []genesis.Org{{MSP: conf, Endpoints: w[3:]}}
-	p.Consenters = []genesis.Consenter{{Host: host, Port: uint32(port), ServerTLS: cert}}
+	p.Consenters = append(p.Consenters, genesis.Consenter{Host: host, Port: uint32(port), ServerTLS: cert})
+	for i := range p.Orderers {
+		if p.Orderers[i].MSP.Name == w[0] {
+			p.Orderers[i].Endpoints = append(p.Orderers[i].Endpoints, w[3])
+			return nil
+		}
+	}
+	conf, _, err := msp.LoadConfig(w[0], filepath.Join(dir, "msp"))
+	if err != nil {
+		return err
+	}
+	p.Orderers = append(p.Orderers, genesis.Org{MSP: conf, Endpoints: w[3:4]})
 	return nil
 }

@@ -159,8 +159,6 @@ func Explain(err error) error {
 		return fault.New("CHN005", "").Because(err.Error()).From(err)
 	case errors.Is(err, node.ErrLeaving):
 		return fault.New("CHN012", "").From(err)
-	case errors.Is(err, node.ErrCluster):
-		return fault.New("ORD002", "").Because(err.Error()).From(err)
 	case errors.Is(err, node.ErrNoChannel):
 		return fault.New(fault.NotFound, err.Error()).From(err)
 	}

@@ -22,6 +22,9 @@ import (
 // fileName marks a folder that dev up made.
 const fileName = "network.json"
 
+// maxOrderers is how many ordering nodes a network may have.
+const maxOrderers = 7
+
 // A Shape is what a network was asked to be.
 type Shape struct {
 	Orgs     int    `json:"orgs"`
@@ -31,17 +34,17 @@ type Shape struct {
 }
 
 // DefaultShape is what dev up makes when nothing is asked.
-func DefaultShape() Shape { return Shape{Orgs: 3, Peers: 3, Orderers: 1, Channel: "mychannel"} }
+func DefaultShape() Shape { return Shape{Orgs: 3, Peers: 3, Orderers: 3, Channel: "mychannel"} }
 
 // Validate refuses shapes that can't be built.
 func (s Shape) Validate() error {
 	switch {
-	case s.Orderers > 1:
-		return fault.Newf("DEV006", "--orderers %d: this build orders with one node", s.Orderers).
-			Because("the ordering cluster isn't part of this build").Do("leave --orderers at 1")
+	case s.Orderers > maxOrderers:
+		return fault.Newf("DEV006", "--orderers %d: at most %d agree in one cluster", s.Orderers, maxOrderers).
+			Because("each block waits for most of them").Do("use --orderers 3, or 5")
 	case s.Orgs < 1 || s.Orgs > 50 || s.Peers < 1 || s.Peers > 50 || s.Orderers < 1:
 		return fault.Newf("DEV007", "%d organisations of %d peers and %d orderers can't be built", s.Orgs, s.Peers, s.Orderers).
-			Do("use 1 to 50 organisations, 1 to 50 peers each, 1 orderer")
+			Do("use 1 to 50 organisations, 1 to 50 peers each, 1 to 7 orderers")
 	}
 	return admin.CheckChannel(s.Channel)
 }

@@ -205,9 +205,10 @@ func why(s *admin.DevState) []string {
 	for _, o := range s.Orderers {
 		if o.State != string(Alive) {
 			out = append(out, o.Name+" is "+o.State)
-		} else if !o.Leader && len(s.Orderers) == 1 {
-			out = append(out, o.Name+" doesn't lead yet")
 		}
+	}
+	if leading(s) == "" {
+		out = append(out, "no orderer leads")
 	}
 	for _, p := range s.Peers {
 		if p.State == string(Alive) && p.Members != living {

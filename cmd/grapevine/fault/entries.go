@@ -105,7 +105,6 @@ var entries = []Entry{
 
 	// ORD: the ordering service.
 	{"ORD001", "the ordering service refused it", "", nil, ExitFailed, []string{"orderer.", "deliver."}},
-	{"ORD002", "this many ordering nodes are not built yet", "", []string{"use --orderers 1"}, ExitUsage, []string{"orderer.cluster_not_built"}},
 
 	{"ORD003", "no orderer answers", "", []string{"check the addresses and their TLS roots, or override them: peer.deliveryclient.addressOverrides"}, ExitUnreachable, []string{"orderer.unreachable", "orderer.no_endpoint"}},
 	{"ORD004", "the ordering service refuses this identity", "", nil, ExitIdentity, []string{"orderer.forbidden", "deliver.forbidden", "orderer.outsider"}},
