@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -374,13 +375,13 @@ func (a *app) submit(ctx context.Context, ch string, env *common.Envelope, s msp
 	if err != nil {
 		return "", err
 	}
-	tls, err := a.clientTLS()
+	own, err := a.clientTLS()
 	if err != nil {
 		return "", err
 	}
 	conf := orderer.ClientConfig{Channel: ch, Signer: s, Endpoints: func() []orderer.Endpoint { return ends }}
-	if len(tls.Certificates) > 0 {
-		conf.ClientCert = &tls.Certificates[0]
+	if len(own.Certificates) > 0 {
+		conf.ClientCert = func() *tls.Certificate { return &own.Certificates[0] }
 	}
 	answer, err := orderer.NewClient(conf).Submit(ctx, sealed)
 	if err != nil {
