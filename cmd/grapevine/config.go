@@ -15,7 +15,7 @@ func newConfigCmd(a *app) *cobra.Command {
 		Use: "config", Short: "Judge, show and explain a node's configuration", GroupID: groupTools,
 		Example: "  grapevine config check core.yaml\n  grapevine config show --sources peer.gossip\n  grapevine config explain peer.gossip.orgLeader",
 	}
-	c.AddCommand(newConfigCheckCmd(a), newConfigShowCmd(a), newConfigExplainCmd(a))
+	c.AddCommand(newConfigCheckCmd(a), newConfigShowCmd(a), newConfigExplainCmd(a), newConfigConvertCmd(a))
 	return c
 }
 

@@ -36,6 +36,7 @@ var verbs = []func(a *app) *cobra.Command{
 	newCACmd,
 	newMSPCmd,
 	newConfigCmd,
+	newDoctorCmd,
 	newCompletionCmd,
 	newVersionCmd,
 }

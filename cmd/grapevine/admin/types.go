@@ -389,11 +389,12 @@ type StateHash struct {
 
 // A ConfigUpdate is an update of a channel's configuration.
 type ConfigUpdate struct {
+	Meta
 	Channel   string         `json:"channel"`
 	Changes   []ConfigChange `json:"changes"` // sorted by path
 	Signers   []ConfigSigner `json:"signers"` // of its signatures, unverified
-	File      string         `json:"file,omitempty"`
-	Submitted string         `json:"submitted,omitempty"` // address of the orderer that took it
+	File      string         `json:"file"`
+	Submitted string         `json:"submitted"` // address of the orderer that took it
 }
 
 // A ConfigChange is one group, value or policy that an update writes.
@@ -406,4 +407,40 @@ type ConfigChange struct {
 type ConfigSigner struct {
 	MSPID string `json:"mspId"`
 	Name  string `json:"name"`
+}
+
+// A ConfigConversion is a configuration rewritten for Grapevine.
+type ConfigConversion struct {
+	Meta
+	YAML    string       `json:"yaml"`
+	Dropped []DroppedKey `json:"dropped"` // sorted by key
+}
+
+// A DroppedKey stood in the original alone.
+type DroppedKey struct {
+	Key string `json:"key"`
+	Why string `json:"why"`
+}
+
+// A Doctor is the outcome of checks.
+type Doctor struct {
+	Meta
+	OK     bool          `json:"ok"` // nothing failed
+	Target string        `json:"target"`
+	Pass   int           `json:"pass"`
+	Warn   int           `json:"warn"`
+	Fail   int           `json:"fail"`
+	Skip   int           `json:"skip"`
+	Checks []DoctorCheck `json:"checks"`
+}
+
+// A DoctorCheck is one of them.
+type DoctorCheck struct {
+	Code      string `json:"code"`
+	Title     string `json:"title"`
+	Status    string `json:"status"` // "pass", "warn", "fail" or "skip"
+	Message   string `json:"message"`
+	Why       string `json:"why"`
+	Fix       string `json:"fix"`
+	ElapsedMs int64  `json:"elapsedMs"`
 }
