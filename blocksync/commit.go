@@ -55,7 +55,7 @@ func (s *Sync) commit(ctx context.Context) error {
 				return fmt.Errorf("take up blocks %d to %d: %w", batch[0].Number(), tip.Height-1, err)
 			}
 		}
-		s.committed(tip, run[len(batch)-1])
+		s.committed(tip, run[:len(batch)])
 	}
 }
 
@@ -142,11 +142,18 @@ func (s *Sync) pause(err error) {
 }
 
 // committed moves the window on.
-func (s *Sync) committed(tip block.Tip, last held) {
+func (s *Sync) committed(tip block.Tip, run []held) {
+	now, bytes := time.Now(), int64(0)
+	for _, h := range run {
+		bytes += h.size
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	last := run[len(run)-1]
 	s.tip, s.kind, s.name = tip, last.kind, last.name
 	s.window.advance(tip.Height)
 	s.step(evCommitted{tip.Height})
+	s.progress.add(len(run), bytes, now)
+	s.progress.look(tip.Height, s.sched.target(now), now)
 	s.tell()
 }

@@ -3,6 +3,7 @@ package blocksync
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"testing"
 	"testing/synctest"
@@ -319,7 +320,7 @@ func TestBusy(t *testing.T) {
 		w := simulate(t, 3)
 		defer w.close()
 		c := newChain(t).grow(9, 200)
-		n := newNode(t, w.hosts[0], c, 10, func(conf *Config) { conf.Limits = Limits{StreamsOfPeer: 4, Requests: 20} })
+		n := newNode(t, w.hosts[0], c, 10, func(conf *Config) { conf.Limits = Limits{Peer: Share{Streams: 4, Requests: 20}} })
 		defer n.close()
 		var open []network.Stream
 		for range 10 { // each holds its place, saying nothing
@@ -381,20 +382,57 @@ func TestWaitForABlock(t *testing.T) {
 	})
 }
 
-// The server's byte rate holds over many requests.
+// The server's byte rate holds over many requests, for a peer and for the peers
+// of an organisation together.
 func TestBytesAreRationed(t *testing.T) {
-	q := newQuotas(Limits{Bytes: 1 << 20}.withDefaults()).of("a")
+	q := newQuotas(Limits{Peer: Share{Bytes: 1 << 20}, Org: Share{Bytes: 1 << 30}}.withDefaults()).enter("a", "org1")
 	require.Zero(t, q.delay(maxBytes), "the bucket is full at first")
 	require.InDelta(t, 10, q.delay(10<<20).Seconds(), 0.1)
 	require.InDelta(t, 10+64, q.delay(64<<20).Seconds(), 0.2)
+
+	all := newQuotas(Limits{Peer: Share{Bytes: 1 << 30}, Org: Share{Bytes: 1 << 20}}.withDefaults())
+	require.Zero(t, all.enter("a", "org1").delay(maxBytes))
+	require.InDelta(t, 10, all.enter("b", "org1").delay(10<<20).Seconds(), 0.1, "another peer of the organisation")
+	require.Zero(t, all.enter("c", "org2").delay(maxBytes), "another organisation")
+}
+
+// An organisation's peers share its places and requests; others have their own.
+func TestOrganisationsAreLimited(t *testing.T) {
+	q := newQuotas(Limits{Peer: Share{Streams: 3, Requests: 100}, Org: Share{Streams: 4, Requests: 10}}.withDefaults())
+	var in []*place
+	enter := func(p peerID, org string) bool {
+		w := q.enter(p, org)
+		if w != nil {
+			in = append(in, w)
+		}
+		return w != nil
+	}
+	for _, p := range []peerID{"a", "a", "a"} {
+		require.True(t, enter(p, "org1"))
+	}
+	require.False(t, enter("a", "org1"), "the peer's places")
+	require.True(t, enter("b", "org1"))
+	require.False(t, enter("b", "org1"), "the organisation's places")
+	require.True(t, enter("c", "org2"))
+	for _, w := range in {
+		w.leave()
+	}
+	for range 6 {
+		w := q.enter("b", "org1")
+		require.NotNil(t, w)
+		w.leave()
+	}
+	require.Nil(t, q.enter("d", "org1"), "the organisation's requests, of which a refused one is none")
+	require.NotNil(t, q.enter("c", "org2"))
 }
 
 func TestQuotasAreBounded(t *testing.T) {
 	q := newQuotas(Limits{}.withDefaults())
-	for i := range 3 * quotaPeers {
-		q.enter(q.of(testPeer(i)))
+	for i := range 3 * quotaAskers {
+		q.enter(testPeer(i), fmt.Sprint(i))
 	}
-	require.Equal(t, quotaPeers, q.peers.Len())
+	require.Equal(t, quotaAskers, q.peers.Len())
+	require.Equal(t, quotaAskers, q.orgs.Len())
 	require.LessOrEqual(t, q.streams, q.limits.Streams)
 }
 

@@ -9,35 +9,51 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Limits bound what the server does for its askers. Zero fields take defaults.
+// Limits bound what the server does for its askers: one peer can't take what is
+// its organisation's, nor one organisation what is everybody's. Zero fields take
+// defaults.
 type Limits struct {
-	Streams       int     // requests served at once, all peers together
-	StreamsOfPeer int     // of one peer
-	Requests      float64 // a second, of one peer
-	Bytes         float64 // a second, to one peer
+	Streams int // requests served at once, all peers together
+	Peer    Share
+	Org     Share
 }
 
-// quotaPeers bounds the peers whose use is remembered; the longest unseen
-// leaves first, and a peer that comes back starts with full buckets.
-const quotaPeers = 1024
+// Share is what one asker may use.
+type Share struct {
+	Streams  int     // requests served at once
+	Requests float64 // a second
+	Bytes    float64 // a second
+}
+
+// quotaAskers bounds the peers, and the organisations, whose use is remembered;
+// the longest unseen leaves first, and who comes back starts with full buckets.
+const quotaAskers = 1024
 
 func (l Limits) withDefaults() Limits {
 	l.Streams = cmpOr(l.Streams, 256)
-	l.StreamsOfPeer = cmpOr(l.StreamsOfPeer, 16)
-	if l.Requests <= 0 {
-		l.Requests = 500
-	}
-	if l.Bytes <= 0 {
-		l.Bytes = 1 << 30
-	}
+	l.Peer = l.Peer.or(Share{Streams: 16, Requests: 500, Bytes: 1 << 30})
+	l.Org = l.Org.or(Share{Streams: 64, Requests: 2000, Bytes: 2 << 30})
 	return l
 }
 
-// quota is one peer's use. Streams is guarded by the quotas' mu.
+func (s Share) or(def Share) Share {
+	return Share{cmpOr(s.Streams, def.Streams), cmpOr(s.Requests, def.Requests), cmpOr(s.Bytes, def.Bytes)}
+}
+
+// quota is one asker's use. Streams is guarded by the quotas' mu.
 type quota struct {
+	share    Share
 	requests *rate.Limiter
 	bytes    *rate.Limiter
 	streams  int
+}
+
+func newQuota(s Share) *quota {
+	return &quota{
+		share:    s,
+		requests: rate.NewLimiter(rate.Limit(s.Requests), int(max(s.Requests, 1))),
+		bytes:    rate.NewLimiter(rate.Limit(s.Bytes), maxBytes),
+	}
 }
 
 type quotas struct {
@@ -45,49 +61,64 @@ type quotas struct {
 
 	mu      sync.Mutex
 	peers   *lru.Cache[peer.ID, *quota] // guarded by mu
+	orgs    *lru.Cache[string, *quota]  // guarded by mu
 	streams int                         // guarded by mu
 }
 
 func newQuotas(l Limits) *quotas {
-	peers, _ := lru.New[peer.ID, *quota](quotaPeers) // errs for sizes below 1 only
-	return &quotas{limits: l, peers: peers}
+	peers, _ := lru.New[peer.ID, *quota](quotaAskers) // errs for sizes below 1 only
+	orgs, _ := lru.New[string, *quota](quotaAskers)
+	return &quotas{limits: l, peers: peers, orgs: orgs}
 }
 
-// of returns a peer's quota.
-func (q *quotas) of(p peer.ID) *quota {
+// place is the right to be served one request.
+type place struct {
+	of        *quotas
+	peer, org *quota
+}
+
+// enter takes a place for one request of a peer of an organisation; nil if there
+// is none.
+func (q *quotas) enter(p peer.ID, org string) *place {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if v, ok := q.peers.Get(p); ok {
+	w := &place{q, quotaOf(q.peers, p, q.limits.Peer), quotaOf(q.orgs, org, q.limits.Org)}
+	if q.streams >= q.limits.Streams {
+		return nil
+	}
+	for _, v := range []*quota{w.peer, w.org} {
+		if v.streams >= v.share.Streams || v.requests.Tokens() < 1 {
+			return nil
+		}
+	}
+	for _, v := range []*quota{w.peer, w.org} {
+		v.requests.Allow()
+		v.streams++
+	}
+	q.streams++
+	return w
+}
+
+func quotaOf[K comparable](in *lru.Cache[K, *quota], k K, s Share) *quota {
+	if v, ok := in.Get(k); ok {
 		return v
 	}
-	v := &quota{
-		requests: rate.NewLimiter(rate.Limit(q.limits.Requests), int(q.limits.Requests)),
-		bytes:    rate.NewLimiter(rate.Limit(q.limits.Bytes), maxBytes),
-	}
-	q.peers.Add(p, v)
+	v := newQuota(s)
+	in.Add(k, v)
 	return v
 }
 
-// enter takes a place for one request, if there is one.
-func (q *quotas) enter(v *quota) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if v.streams >= q.limits.StreamsOfPeer || q.streams >= q.limits.Streams || !v.requests.Allow() {
-		return false
-	}
-	v.streams++
-	q.streams++
-	return true
+func (w *place) leave() {
+	w.of.mu.Lock()
+	defer w.of.mu.Unlock()
+	w.peer.streams--
+	w.org.streams--
+	w.of.streams--
 }
 
-func (q *quotas) leave(v *quota) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	v.streams--
-	q.streams--
-}
+// delay takes n bytes out of the buckets and returns how long to wait for them.
+func (w *place) delay(n int) time.Duration { return max(w.peer.delay(n), w.org.delay(n)) }
 
-// delay takes n bytes out of the bucket and returns how long to wait for them.
 func (v *quota) delay(n int) (d time.Duration) {
 	now := time.Now()
 	for n > 0 {

@@ -34,11 +34,15 @@ func (s *Sync) Serve(stream network.Stream, from peer.ID) {
 }
 
 func (s *Sync) serve(stream network.Stream, from peer.ID) error {
-	q := s.quotas.of(from)
-	if !s.quotas.enter(q) {
+	org := ""
+	if s.c.Org != nil {
+		org = s.c.Org(from)
+	}
+	q := s.quotas.enter(from, org)
+	if q == nil {
 		return fmt.Errorf("request: %w", Busy)
 	}
-	defer s.quotas.leave(q)
+	defer q.leave()
 	req, err := readRequest(stream)
 	if err != nil {
 		return err
@@ -140,7 +144,7 @@ func writeStatus(stream network.Stream, w *bufio.Writer, status *wire.BlocksStat
 
 // writeBlocks writes the blocks straight as the ledger has them, and those not
 // yet committed from the window, up to the limits of one request.
-func (s *Sync) writeBlocks(stream network.Stream, w *bufio.Writer, req *wire.BlocksRequest, q *quota) error {
+func (s *Sync) writeBlocks(stream network.Stream, w *bufio.Writer, req *wire.BlocksRequest, q *place) error {
 	budget, next, end := maxBytes, req.First, req.First+req.Count
 	write := func(raw []byte) (more bool, err error) {
 		if next > req.First && len(raw) > budget {
@@ -148,6 +152,7 @@ func (s *Sync) writeBlocks(stream network.Stream, w *bufio.Writer, req *wire.Blo
 		}
 		budget -= min(len(raw), budget)
 		next++
+		s.served.Add(uint64(len(raw)))
 		if err := s.pace(w, q, len(raw)); err != nil {
 			return false, err
 		}
@@ -203,9 +208,9 @@ func writeFrame(stream network.Stream, w *bufio.Writer, raw []byte) error {
 	return nil
 }
 
-// pace keeps to the peer's share of bytes. What was written goes out before a
+// pace keeps to the asker's share of bytes. What was written goes out before a
 // pause.
-func (s *Sync) pace(w *bufio.Writer, q *quota, n int) error {
+func (s *Sync) pace(w *bufio.Writer, q *place, n int) error {
 	d := q.delay(n)
 	if d <= 0 {
 		return nil

@@ -96,6 +96,7 @@ func (s *scheduler) read(id uint64) {
 	f.read = true
 	if p := s.sources[f.peer]; p != nil {
 		p.flying--
+		p.bytes += uint64(f.bytes)
 		p.served(f.bytes, f.moved.Sub(f.began), maxCredit)
 	}
 }

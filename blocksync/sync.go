@@ -123,6 +123,8 @@ type Sync struct {
 	kind    string        // how the last committed block came
 	name    string
 	paused  error // why commits wait
+
+	progress progress
 }
 
 // flight is one slice being fetched.
@@ -194,6 +196,10 @@ func (s *Sync) Height(p peer.ID, h uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.step(evHeight{p, h})
+	if h >= s.tip.Height+behindFrom {
+		now := time.Now()
+		s.progress.look(s.tip.Height, s.sched.target(now), now)
+	}
 }
 
 // PeerGone forgets a peer, but not what it did.
@@ -338,7 +344,7 @@ func nudge(c chan struct{}) {
 }
 
 // cmpOr returns v, or def if v isn't positive.
-func cmpOr[T int | int64 | uint64 | time.Duration](v, def T) T {
+func cmpOr[T int | int64 | uint64 | float64 | time.Duration](v, def T) T {
 	if v > 0 {
 		return v
 	}
