@@ -47,8 +47,12 @@ func (s *Sync) commit(ctx context.Context) error {
 		if len(batch) == 0 {
 			continue
 		}
+		began := time.Now()
 		if err := s.append(ctx, batch); err != nil {
 			return err
+		}
+		if s.c.Appended != nil {
+			s.c.Appended(len(batch), time.Since(began))
 		}
 		if s.c.Committed != nil {
 			if err := s.c.Committed(batch); err != nil {
@@ -95,13 +99,13 @@ func (s *Sync) unfit(h held, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.refuse(h.from, wire.ReasonOf(err))
-	if h.kind != "pull" || wire.VerdictOf(err) == wire.Ignore {
+	if !h.pulled() || wire.VerdictOf(err) == wire.Ignore {
 		s.window.drop(h.number)
 		s.step(evDropped{h.number})
 		return
 	}
 	s.step(evBad{h.from})
-	for _, n := range s.window.of(h.from, h.kind) {
+	for _, n := range s.window.pulledFrom(h.from) {
 		s.window.drop(n)
 		s.step(evDropped{n})
 	}
@@ -153,7 +157,7 @@ func (s *Sync) committed(tip block.Tip, run []held) {
 	s.tip, s.kind, s.name = tip, last.kind, last.name
 	s.window.advance(tip.Height)
 	s.step(evCommitted{tip.Height})
-	s.progress.add(len(run), bytes, now)
+	s.progress.Add(len(run), bytes, now)
 	s.progress.look(tip.Height, s.sched.target(now), now)
 	s.tell()
 }

@@ -93,6 +93,7 @@ type (
 		peer     peer.ID
 		from, to uint64 // to is not included
 		wait     time.Duration
+		body     bool // of a block that was announced; else it was missed
 	}
 	fxCancel struct {
 		id   uint64

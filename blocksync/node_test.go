@@ -191,4 +191,7 @@ type peerID = peer.ID
 
 func testPeer(i int) peer.ID { return peer.ID(fmt.Sprintf("peer%06d", i)) }
 
-type wireRequest = wire.BlocksRequest
+type (
+	wireRequest   = wire.BlocksRequest
+	networkStream = network.Stream
+)

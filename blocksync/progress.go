@@ -12,27 +12,25 @@ const (
 // rateSpan is how many seconds back the rate looks.
 const rateSpan = 10
 
-// Progress is how catching up goes. The zero value: there is nothing to catch
-// up with.
+// Progress is how long work goes. The zero value: there is none to do.
 type Progress struct {
 	Since          time.Time
 	From           uint64 // height at the beginning
-	Blocks         uint64 // committed since
+	Height, Target uint64
+	Blocks         uint64 // done since
 	Bytes          uint64 // of them
 	BlocksPerSec   float64
-	BytesPerSec    float64 // of late
-	Left           time.Duration
-	LeftIsUnknown  bool // nothing came of late
-	Height, Target uint64
+	BytesPerSec    float64       // of late
+	Left           time.Duration // 0: unknown
 }
 
-// Active tells whether the channel is catching up.
+// Active tells whether there is work to do.
 func (p Progress) Active() bool { return !p.Since.IsZero() }
 
-// progress counts what is committed while the channel is far behind. It is pure,
+// A Meter counts blocks in long work. The zero value has none to do. It is pure,
 // and not safe for concurrent use.
-type progress struct {
-	since         time.Time // zero: not far behind
+type Meter struct {
+	since         time.Time // zero: nothing to do
 	from          uint64
 	blocks, bytes uint64
 	late          [rateSpan + 1]sample // by second, the present one included
@@ -40,24 +38,28 @@ type progress struct {
 
 type sample struct{ second, blocks, bytes int64 }
 
-// look notes how high the ledger and the others are.
-func (p *progress) look(height, target uint64, now time.Time) {
+// Start begins the work at a height.
+func (m *Meter) Start(height uint64, now time.Time) { *m = Meter{since: now, from: height} }
+
+// look starts when the ledger is far behind the others, and stops when it isn't
+// any more.
+func (m *Meter) look(height, target uint64, now time.Time) {
 	switch {
-	case p.since.IsZero() && target >= height+behindFrom && target > height:
-		*p = progress{since: now, from: height}
-	case !p.since.IsZero() && target <= height+behindTo:
-		*p = progress{}
+	case m.since.IsZero() && target > height && target-height >= behindFrom:
+		m.Start(height, now)
+	case !m.since.IsZero() && target <= height+behindTo:
+		*m = Meter{}
 	}
 }
 
-// add notes what was committed.
-func (p *progress) add(blocks int, bytes int64, now time.Time) {
-	if p.since.IsZero() {
+// Add notes what was done.
+func (m *Meter) Add(blocks int, bytes int64, now time.Time) {
+	if m.since.IsZero() {
 		return
 	}
-	p.blocks += uint64(blocks)
-	p.bytes += uint64(bytes)
-	s := &p.late[now.Unix()%int64(len(p.late))]
+	m.blocks += uint64(blocks)
+	m.bytes += uint64(bytes)
+	s := &m.late[now.Unix()%int64(len(m.late))]
 	if s.second != now.Unix() {
 		*s = sample{second: now.Unix()}
 	}
@@ -65,25 +67,23 @@ func (p *progress) add(blocks int, bytes int64, now time.Time) {
 	s.bytes += bytes
 }
 
-// told returns what people are told.
-func (p *progress) told(height, target uint64, now time.Time) Progress {
-	if p.since.IsZero() {
+// Told returns how it goes, the height and what it is to become being these.
+func (m *Meter) Told(height, target uint64, now time.Time) Progress {
+	if m.since.IsZero() {
 		return Progress{}
 	}
-	t := Progress{Since: p.since, From: p.from, Blocks: p.blocks, Bytes: p.bytes, Height: height, Target: max(target, height)}
+	p := Progress{Since: m.since, From: m.from, Blocks: m.blocks, Bytes: m.bytes, Height: height, Target: max(target, height)}
 	var blocks, bytes int64
-	for _, s := range p.late {
+	for _, s := range m.late {
 		if now.Unix()-s.second <= rateSpan {
 			blocks += s.blocks
 			bytes += s.bytes
 		}
 	}
-	span := min(now.Sub(p.since).Seconds(), rateSpan+now.Sub(now.Truncate(time.Second)).Seconds())
-	if span <= 0 || blocks == 0 {
-		t.LeftIsUnknown = true
-		return t
+	span := min(now.Sub(m.since).Seconds(), rateSpan+now.Sub(now.Truncate(time.Second)).Seconds())
+	if span > 0 && blocks > 0 {
+		p.BlocksPerSec, p.BytesPerSec = float64(blocks)/span, float64(bytes)/span
+		p.Left = time.Duration(float64(p.Target-height) / p.BlocksPerSec * float64(time.Second))
 	}
-	t.BlocksPerSec, t.BytesPerSec = float64(blocks)/span, float64(bytes)/span
-	t.Left = time.Duration(float64(t.Target-height) / t.BlocksPerSec * float64(time.Second))
-	return t
+	return p
 }

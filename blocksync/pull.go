@@ -240,7 +240,11 @@ func (s *Sync) receive(ctx, parking context.Context, fx fxFetch, n uint64, raw [
 		s.release(size)
 		return fmt.Errorf("block %d: %w", n, err)
 	}
-	switch s.take(c, fx.id, size, fx.peer, "pull", fx.peer.String()) {
+	kind := "state"
+	if fx.body {
+		kind = "pull"
+	}
+	switch s.take(c, fx.id, size, fx.peer, kind, fx.peer.String()) {
 	case full, far:
 		return errNoRoom
 	}

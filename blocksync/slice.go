@@ -50,7 +50,7 @@ func (s *scheduler) fetch(p *source, from, to uint64, wait time.Duration, now ti
 	s.slices[f.id] = f
 	p.flying++
 	s.each(f, func(n uint64) { s.change(n, func(v *slot) { v.copies++ }) })
-	s.do(fxFetch{id: f.id, peer: p.id, from: from, to: to, wait: wait})
+	s.do(fxFetch{id: f.id, peer: p.id, from: from, to: to, wait: wait, body: s.at(from).announced})
 }
 
 func (s *scheduler) arrived(e evArrived, now time.Time) {

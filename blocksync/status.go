@@ -85,7 +85,7 @@ func (s *Sync) Status() Status {
 		t.Sources = append(t.Sources, v)
 	}
 	slices.SortFunc(t.Sources, func(a, b Source) int { return cmp.Compare(a.Peer, b.Peer) })
-	t.Progress = s.progress.told(t.Height, t.Target, now)
+	t.Progress = s.progress.Told(t.Height, t.Target, now)
 	return t
 }
 

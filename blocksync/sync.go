@@ -79,6 +79,9 @@ type Config struct {
 	// May be nil.
 	Held func(n uint64)
 
+	// Appended is told how long the ledger took for so many blocks. It MUST NOT
+	// block. May be nil.
+	Appended func(blocks int, took time.Duration)
 	// Org names a member's organisation, for the server's limits. Nil: all are of
 	// one.
 	Org func(p peer.ID) string
@@ -124,7 +127,7 @@ type Sync struct {
 	name    string
 	paused  error // why commits wait
 
-	progress progress
+	progress Meter
 }
 
 // flight is one slice being fetched.
@@ -240,7 +243,7 @@ func (s *Sync) Share(bytes int64) {
 	s.tell()
 }
 
-// Source says how the last committed block came ("push", "pull", "orderer" or
+// Source says how the last committed block came ("push", "pull", "state", "orderer" or
 // "none") and from whom.
 func (s *Sync) Source() (kind, name string) {
 	s.mu.Lock()

@@ -29,9 +29,12 @@ type held struct {
 	size   int64    // bytes it counts for
 	block  *block.Checked
 	from   peer.ID // who sent it
-	kind   string  // how it came: push, pull, orderer
+	kind   string  // how it came: push, pull (its body was announced), state (it was missed), orderer
 	name   string  // from whom, as shown to people
 }
+
+// pulled tells whether its sender was asked for it.
+func (h held) pulled() bool { return h.kind == "pull" || h.kind == "state" }
 
 // window holds blocks by number between the ledger's height and as far ahead as
 // span numbers or budget bytes reach. It is pure, and not safe for concurrent
@@ -120,10 +123,10 @@ func (w *window) next(count int, bytes int64) (run []held) {
 	return run
 }
 
-// of returns the numbers that came from a peer in one way, ascending.
-func (w *window) of(from peer.ID, kind string) (numbers []uint64) {
+// pulledFrom returns the numbers that a peer was asked for and gave, ascending.
+func (w *window) pulledFrom(from peer.ID) (numbers []uint64) {
 	for n, h := range w.slots {
-		if h.from == from && h.kind == kind {
+		if h.from == from && h.pulled() {
 			numbers = append(numbers, n)
 		}
 	}

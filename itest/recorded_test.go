@@ -167,7 +167,7 @@ func carry(t *testing.T, r *recording, overrides map[string]node.Override) {
 		require.NoError(t, s.Halted)
 		require.Equal(t, i < len(orgs), s.Leading)
 		if !s.Leading {
-			require.Contains(t, []string{"push", "pull"}, s.SourceKind)
+			require.Contains(t, []string{"push", "pull", "state"}, s.SourceKind)
 		}
 	}
 }

@@ -101,7 +101,7 @@ func TestLatecomerCatchesUp(t *testing.T) {
 	require.NoError(t, s.Start(ctx, late))
 	require.NoError(t, s.Await(ctx, s.World.Height()))
 	require.NoError(t, s.Same())
-	require.Equal(t, "pull", late.Channel.Status().SourceKind)
+	require.Equal(t, "state", late.Channel.Status().SourceKind)
 }
 
 // S13: every node leads, so every block is pulled six times; each ledger holds

@@ -131,28 +131,7 @@ func (c *Channel) rooms() error {
 		n.metrics.refused(c.name, r)
 		c.log.Debug("refused", "reason", r.Code())
 	}
-	c.sync = blocksync.New(blocksync.Config{
-		Ledger:    c.ledger,
-		Rules:     rules,
-		Committed: c.committed,
-		Retriable: func(err error) bool { return errors.Is(err, ledger.ErrFull) },
-		Conflict:  c.conflict,
-		Self:      n.host.ID(),
-		Open: func(ctx context.Context, p peer.ID) (network.Stream, error) {
-			return c.view.Stream(ctx, p, wire.KindBlocks)
-		},
-		Refused: func(p peer.ID, r *wire.Reason) {
-			refused(r)
-			c.log.Debug("refused a peer's answer or request", "peer", p, "reason", r.Code())
-		},
-		Held: func(number uint64) {
-			if f := n.cfg.Hooks.Held; f != nil {
-				f(c.name, number)
-			}
-		},
-		BufferBytes: n.cfg.BufferBytes,
-		Window:      window,
-	})
+	c.sync = blocksync.New(c.syncConfig(rules, refused))
 	c.view.Handle(wire.KindBlocks, func(s network.Stream) { c.sync.Serve(s, s.Conn().RemotePeer()) })
 	incarnation, err := n.incarnation(c.name)
 	if err != nil {
@@ -217,6 +196,7 @@ func (c *Channel) run(ctx context.Context) error {
 	g.Go(func() error { return c.members.Run(gctx) })
 	g.Go(func() error { return c.keepBook(gctx) })
 	g.Go(func() error { return c.sync.Run(gctx) })
+	g.Go(func() error { return c.tellProgress(gctx) })
 	g.Go(func() error { return c.elect.Run(gctx, c.lead) })
 	g.Go(func() error {
 		select {

@@ -78,6 +78,8 @@ type Config struct {
 	// BufferBytes bounds the blocks that wait for an earlier one; the channels
 	// share it. One larger block passes alone.
 	BufferBytes int64
+	// Transfer says how missing blocks are fetched and given.
+	Transfer Transfer
 
 	// Source, if not nil, replaces the client to the ordering service: the
 	// leader asks it for the blocks from a number on.

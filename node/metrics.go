@@ -16,18 +16,19 @@ type metrics struct {
 	reg prometheus.Registerer
 	all []prometheus.Collector
 
-	rejected   *prometheus.CounterVec // channel, reason
-	handshakes *prometheus.CounterVec // reason, transport
-	height     *prometheus.GaugeVec   // channel
-	chain      *prometheus.GaugeVec   // channel
-	leader     *prometheus.GaugeVec   // channel
-	reconnects *prometheus.CounterVec // channel
-	known      *prometheus.GaugeVec   // channel
-	members    *prometheus.GaugeVec   // channel, state
-	happened   *prometheus.CounterVec // channel, event
+	rejected   *prometheus.CounterVec   // channel, reason
+	handshakes *prometheus.CounterVec   // reason, transport
+	height     *prometheus.GaugeVec     // channel
+	chain      *prometheus.GaugeVec     // channel
+	leader     *prometheus.GaugeVec     // channel
+	reconnects *prometheus.CounterVec   // channel
+	known      *prometheus.GaugeVec     // channel
+	members    *prometheus.GaugeVec     // channel, state
+	happened   *prometheus.CounterVec   // channel, event
+	commits    *prometheus.HistogramVec // channel
 }
 
-func newMetrics(reg prometheus.Registerer) (*metrics, error) {
+func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metrics, error) {
 	m := &metrics{
 		reg:        reg,
 		rejected:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_rejected_total", Help: "Refused messages, each counted once, by reason."}, []string{"channel", "reason"}),
@@ -40,7 +41,11 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		members:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grapevine_members", Help: "Members heard of, by what this peer believes of them; itself not included."}, []string{"channel", "state"}),
 		happened:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_member_events_total", Help: "What happened to members; suspected and recovered are false suspicions."}, []string{"channel", "event"}),
 	}
-	m.all = []prometheus.Collector{m.rejected, m.handshakes, m.height, m.chain, m.leader, m.reconnects, m.known, m.members, m.happened}
+	m.commits = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "gossip_state_commit_duration", Help: "Time it takes to commit blocks, in seconds; several may be committed at once.", Buckets: prometheus.ExponentialBuckets(.001, 2, 14),
+	}, []string{"channel"})
+	m.all = []prometheus.Collector{m.commits, m.rejected, m.handshakes, m.height, m.chain, m.leader, m.reconnects, m.known, m.members, m.happened}
+	m.all = append(m.all, more...)
 	if reg == nil {
 		return m, nil
 	}
@@ -106,7 +111,7 @@ func (m *metrics) living(channel string, all []membership.Member) {
 
 func (m *metrics) forget(channel string) {
 	l := prometheus.Labels{"channel": channel}
-	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.height, m.chain, m.leader, m.reconnects, m.known, m.members, m.happened} {
+	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.height, m.chain, m.leader, m.reconnects, m.known, m.members, m.happened, m.commits} {
 		v.DeletePartialMatch(l)
 	}
 }

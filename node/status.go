@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"grapevine/block"
+	"grapevine/blocksync"
 	"grapevine/channel"
 	"grapevine/election"
 	"grapevine/membership"
@@ -18,11 +19,13 @@ import (
 type ChannelStatus struct {
 	Name       string
 	Tip        block.Tip
-	Lag        uint64 // blocks behind the highest height that a member told; a hint
+	Lag        uint64             // blocks behind what is proven to be there, or claimed by more than a third of the members
+	Progress   blocksync.Progress // of catching up
+	From       []string           // who is asked for blocks
 	Mode       election.Mode
 	Leading    bool   // this node pulls from the ordering service
 	Orderer    string // endpoint that it is connected to, or ""
-	SourceKind string // of the newest block: "orderer", "push", "pull", "none"
+	SourceKind string // of the newest block: "orderer", "push", "pull", "state", "none"
 	SourceName string
 	Members    int // connected and admitted members that aren't known to be dead, this node included
 	Halted     error
@@ -44,11 +47,8 @@ func (c *Channel) Status() ChannelStatus {
 	if s.SourceKind == "orderer" {
 		s.SourceName = s.Orderer
 	}
-	for _, m := range c.members.List() {
-		if m.Height > s.Tip.Height {
-			s.Lag = max(s.Lag, m.Height-s.Tip.Height)
-		}
-	}
+	t := c.sync.Status()
+	s.Lag, s.Progress, s.From = t.Target-min(t.Target, s.Tip.Height), t.Progress, c.From(t)
 	return s
 }
 

@@ -149,7 +149,7 @@ func (m *machine) speaks(t *testing.T, first map[string]any) {
 	require.ElementsMatch(t, statusKeys, keys(s))
 	require.Equal(t, "peer0.org1", s["name"], "the development network's first peer")
 	ch := of(s, "channels")[0]
-	require.ElementsMatch(t, []string{"name", "height", "lag", "tipHash", "leader", "isLeader", "source", "alive", "suspect", "dead", "validity"}, keys(ch))
+	require.ElementsMatch(t, []string{"name", "height", "lag", "tipHash", "leader", "isLeader", "source", "alive", "suspect", "dead", "validity", "progress"}, keys(ch))
 	require.Equal(t, first["tipHash"], ch["tipHash"])
 	require.ElementsMatch(t, []string{"use", "subject", "issuer", "notAfter", "expiresInSec"}, keys(of(s, "certificates")[0]))
 	require.Len(t, s["certificates"], 2)
@@ -160,6 +160,14 @@ func (m *machine) speaks(t *testing.T, first map[string]any) {
 	require.Equal(t, first["tipHash"], info["tipHash"])
 	require.Equal(t, 2.0, of(m.object(t, 0, "channel", "info", "mychannel"), "orgs")[0]["alive"])
 	require.Contains(t, m.run(t, 0, "channel", "config", "mychannel"), `"channel_group"`)
+	transfer := m.object(t, 0, "state", "status", "mychannel")
+	require.ElementsMatch(t, []string{"channel", "height", "target", "lag", "paused", "progress", "buffer", "gaps", "requests", "sources", "apiVersion", "kind"}, keys(transfer))
+	require.Equal(t, first["height"], transfer["height"])
+	require.Empty(t, transfer["gaps"])
+	require.Len(t, transfer["sources"], 3)
+	require.Equal(t, true, m.object(t, 0, "state", "sync", "mychannel")["done"])
+	m.refused(t, 1, "API007", "state", "status", "other")
+	m.refused(t, 1, "API008", "state", "sync", "mychannel", "--target", "orderer0")
 	require.Equal(t, first["tipHash"], m.object(t, 0, "block", "get", "mychannel", "newest")["hash"])
 
 	m.run(t, 0, "block", "get", "mychannel", "0", "--raw", "genesis.block")
@@ -192,7 +200,9 @@ func (m *machine) speaks(t *testing.T, first map[string]any) {
 	orderer := net.Nodes[0]
 	from := []string{"channel", "join", "mychannel", "--from", "127.0.0.1:" + strconv.Itoa(orderer.GRPC), "--cafile", filepath.Join(dir, orderer.TLS, "ca.crt"), "--target", "peer1.org1", "--hash"}
 	m.refused(t, 6, "CHN007", append(from, first["tipHash"].(string))...)
-	require.Equal(t, false, m.object(t, 0, append(from, info["genesisHash"].(string))...)["already"])
+	require.Equal(t, false, m.object(t, 0, append(from, info["genesisHash"].(string), "--wait")...)["already"])
+	require.Equal(t, first["tipHash"], m.object(t, 0, "channel", "info", "mychannel", "--target", "peer1.org1")["tipHash"], "--wait returned when it had caught up")
+	require.Equal(t, true, m.object(t, 0, "state", "sync", "mychannel", "--wait", "--target", "peer1.org1")["done"])
 
 	m.tails(t)
 }

@@ -132,6 +132,29 @@ func blockFiles(path string) (iter.Seq2[[]byte, error], error) {
 	}, nil
 }
 
+// sizeOf returns how many bytes the block files of a folder have together, and
+// how many they are; of one file, whose blocks nobody has counted, 0.
+func sizeOf(path string) (bytes int64, files uint64, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0, 0, fault.Newf(fault.BadFile, "cannot use %s", path).Because(bare(err)).From(err)
+	}
+	if !info.IsDir() {
+		return info.Size(), 0, nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return 0, 0, fault.Newf(fault.BadFile, "cannot read the folder %s", path).Because(bare(err)).From(err)
+	}
+	for _, e := range entries {
+		if info, err := e.Info(); err == nil && info.Mode().IsRegular() && !strings.HasPrefix(e.Name(), ".") {
+			bytes += info.Size()
+			files++
+		}
+	}
+	return bytes, files, nil
+}
+
 // blockTag begins every marshalled common.Block: field 1, its header. No frame
 // begins so: a block of ten bytes is none.
 const blockTag = 0x0a

@@ -24,11 +24,13 @@ const changeTime = time.Minute
 
 func newChannelJoinCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use: "join CH --block FILE | --from ADDR --cafile FILE [--hash HEX]", Short: "Join by a genesis block",
+		Use: "join CH --block FILE | --from ADDR --cafile FILE [--hash HEX] [--wait]", Short: "Join by a genesis block",
 		Long: `Makes the node join channel CH by its genesis block: that of a file, or block 0 of
 an orderer, whose gRPC address --from names and whose TLS certificate --cafile must
 have signed. The orderer is trusted for that block, unless --hash, the block's
-header hash, says which one it must be. Joining again changes nothing.
+header hash, says which one it must be. Joining again changes nothing. With --wait
+it returns when the node has caught up with the channel, and shows meanwhile how
+that goes.
 
 Block 0 is asked for in the name of the development node that --target names, or
 of the configuration's peer.localMspId and peer.mspConfigPath.
@@ -41,6 +43,7 @@ of the configuration's peer.localMspId and peer.mspConfigPath.
 	file := f.String("block", "", "the genesis block's file")
 	from := f.String("from", "", "an orderer's gRPC address, HOST:PORT")
 	cafile := f.String("cafile", "", "the PEM file of the CA that signed the orderer's TLS certificate")
+	wait := f.Bool("wait", false, "return when the node has caught up")
 	pin := f.String("hash", "", "the header hash that block 0 must have")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		want, err := hex.DecodeString(*pin)
@@ -79,6 +82,13 @@ of the configuration's peer.localMspId and peer.mspConfigPath.
 		j, err := t.Join(ctx, args[0], raw)
 		if err != nil {
 			return err
+		}
+		if *wait {
+			ctx, cancel := a.within(c.Context(), syncTime)
+			defer cancel()
+			if _, err := a.caughtUp(ctx, admin.Remote{Client: t.Client, Name: j.Channel}, 0, settleTime); err != nil {
+				return err
+			}
 		}
 		return a.emit(j, func(t *table) {
 			if j.Already {

@@ -5,10 +5,12 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"grapevine/block"
+	"grapevine/blocksync"
 	"grapevine/channel"
 	"grapevine/cmd/grapevine/admin"
 	"grapevine/cmd/grapevine/fault"
@@ -36,7 +38,8 @@ func newLedgerImportCmd(a *app) *cobra.Command {
 		Long: `Verifies the files of --blocks as block verify does, in the order of their names
 from block 0 on, or the blocks of one file that block export wrote, and appends
 them to the data folder. The folder may be new, or
-hold a beginning of the same chain. At the first block that doesn't hold it stops
+hold a beginning of the same chain. How it goes is shown on a terminal, and told
+every ten seconds elsewhere. At the first block that doesn't hold it stops
 and exits with 6; what came before stays.`,
 		Example:     "  grapevine ledger import --genesis genesis.block --blocks blocks/ --data DIR\n  grapevine ledger import --genesis genesis.block --blocks more/ --data DIR -o json",
 		Args:        exactly(),
@@ -78,12 +81,22 @@ func (a *app) importChain(ctx context.Context, genesis, blocks, data string) (_ 
 	if err != nil {
 		return nil, err
 	}
+	total, count, err := sizeOf(a.path(blocks))
+	if err != nil {
+		return nil, err
+	}
 	db, err := ledger.Open(ledgerDir(a.path(data)), ledger.Options{})
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	im := importer{db: db}
+	b := a.newBar("importing")
+	defer b.done()
+	im := importer{db: db, told: func(im *importer) {
+		p := im.meter.Told(im.height, count, a.now())
+		b.show(admin.ProgressOf(p, nil), float64(p.Bytes)/float64(max(total, 1)))
+	}}
+	im.meter.Start(0, a.now())
 	report, err := channel.VerifyChain(first, until(ctx, files), im.take)
 	if flushed := im.flush(); flushed != nil && err == nil {
 		err = flushed
@@ -112,6 +125,8 @@ type importer struct {
 	held   uint64 // the ledger's height at the start
 	batch  []block.Verified
 	bytes  int
+	meter  blocksync.Meter
+	told   func(*importer) // after each block
 }
 
 func (im *importer) take(v block.Verified, c *channel.Config) error {
@@ -131,6 +146,8 @@ func (im *importer) take(v block.Verified, c *channel.Config) error {
 	if v.Number() >= im.held {
 		im.added++
 	}
+	im.meter.Add(1, int64(len(v.Bytes())), time.Now())
+	im.told(im)
 	if v.Number() == 0 {
 		return nil
 	}

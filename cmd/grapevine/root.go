@@ -33,6 +33,7 @@ var verbs = []func(a *app) *cobra.Command{
 	newChannelCmd,
 	newBlockCmd,
 	newLedgerCmd,
+	newStateCmd,
 	newCACmd,
 	newMSPCmd,
 	newConfigCmd,

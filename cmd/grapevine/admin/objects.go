@@ -106,6 +106,7 @@ func (s *Server) peerChannel(out *Status, c *node.Channel) StatusChannel {
 	sc := StatusChannel{
 		Name: v.Name, Height: v.Tip.Height, Lag: v.Lag, TipHash: hex.EncodeToString(v.Tip.Hash[:]),
 		IsLeader: v.Leading, Source: BlockSource{Kind: v.SourceKind, Name: v.SourceName}, Alive: v.Members, Validity: ValidityNone,
+		Progress: ProgressOf(v.Progress, v.From),
 	}
 	if v.Leading {
 		sc.Leader = out.Name

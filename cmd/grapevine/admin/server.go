@@ -54,6 +54,7 @@ func (s *Server) Whole() http.Handler {
 	s.reading(mux)
 	mux.HandleFunc("POST /api/v1/channels", s.handle(s.join))
 	mux.HandleFunc("POST /api/v1/channels/{ch}/leave", s.handle(s.leave))
+	mux.HandleFunc("POST /api/v1/channels/{ch}/fetch", s.handle(s.fetch))
 	return mux
 }
 
@@ -74,6 +75,7 @@ func (s *Server) reading(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/channels", s.handle(s.channels))
 	mux.HandleFunc("GET /api/v1/channels/{ch}", s.handle(s.info))
 	mux.HandleFunc("GET /api/v1/channels/{ch}/config", s.handle(s.config))
+	mux.HandleFunc("GET /api/v1/channels/{ch}/transfer", s.handle(s.transfer))
 	mux.HandleFunc("GET /api/v1/channels/{ch}/height", s.handle(s.height))
 	mux.HandleFunc("GET /api/v1/channels/{ch}/blocks/{n}", s.handle(s.block))
 	mux.HandleFunc("GET /api/v1/channels/{ch}/blocks", s.tail)

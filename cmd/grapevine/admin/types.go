@@ -155,6 +155,7 @@ type StatusChannel struct {
 	Suspect  int         `json:"suspect"`
 	Dead     int         `json:"dead"`
 	Validity string      `json:"validity"`
+	Progress Progress    `json:"progress"` // of catching up
 }
 
 // BlockSource says where the last block came from: "orderer", "push", "pull",

@@ -16,6 +16,8 @@ var effective = lowered(
 	"peer.tls.rootcert.file", "General.TLS.RootCAs", // judged; both sides of our own TLS name their roots elsewhere
 	"peer.tls.enabled", "peer.tls.cert.file", "peer.tls.key.file", "peer.tls.clientCert.file", "peer.tls.clientKey.file",
 	"peer.address", "peer.addressAutoDetect", "peer.gossip.bootstrap", "peer.gossip.endpoint", "peer.gossip.externalEndpoint", "peer.gossip.useLeaderElection", "peer.gossip.orgLeader",
+	"peer.gossip.state.enabled", "peer.gossip.state.checkInterval", "peer.gossip.state.responseTimeout",
+	"peer.gossip.state.batchSize", "peer.gossip.state.blockBufferSize", "peer.gossip.state.maxRetries",
 	"peer.gossip.aliveTimeInterval", "peer.gossip.skipBlockVerification",
 	"peer.deliveryclient.connTimeout", "peer.deliveryclient.minimalReconnectInterval",
 	"peer.deliveryclient.reConnectBackoffThreshold", "peer.deliveryclient.addressOverrides",

@@ -138,6 +138,10 @@ func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
 		Overrides: overrides, Certificate: cert, DialTimeout: c.Deliver.ConnTimeout,
 		MinBackoff: c.Deliver.BackoffMin, MaxBackoff: c.Deliver.BackoffMax,
 	}
+	cfg.Transfer = node.Transfer{
+		Off: !c.Gossip.Repair, Look: c.Gossip.CheckInterval, Quiet: c.Gossip.RepairTimeout, Tries: c.Gossip.RepairRetries,
+		Slice: uint64(max(0, c.Gossip.RepairBatch)), Buffer: uint64(max(0, c.Gossip.RepairBuffer)),
+	}
 	if c.Gossip.AliveInterval > 0 {
 		cfg.Alive = c.Gossip.AliveInterval
 	}
