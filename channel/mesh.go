@@ -26,6 +26,8 @@ const (
 	// greetEvery is how often members that GossipSub has no stream to are shown
 	// to it again. It gives a peer up after four streams that were reset.
 	greetEvery = 10 * time.Second
+	// scoresEvery is how old what Scores returns may be.
+	scoresEvery = 10 * time.Second
 )
 
 var errEnded = errors.New("the channel's mesh has ended")
@@ -101,6 +103,8 @@ type Mesh struct {
 	topics map[string]*pubsub.Topic // pubsub and topics are set before ready is closed
 	cuts   chan peer.ID             // whose streams Run is to reset
 	held   atomic.Int64             // messages that wait to be forwarded
+
+	scores atomic.Pointer[map[peer.ID]float64] // swapped by GossipSub
 
 	gate sync.RWMutex // held for reading while a validator runs
 	over bool         // nothing is judged any more; guarded by gate
@@ -253,6 +257,15 @@ func (m *Mesh) PublishAlive(ctx context.Context, a *wire.SignedAlive) error {
 
 // Stats returns what the mesh did so far.
 func (m *Mesh) Stats() Stats { return m.trace.read() }
+
+// Scores returns what GossipSub thinks of members, as of a few seconds ago. Who
+// isn't named has no stream of the mesh.
+func (m *Mesh) Scores() map[peer.ID]float64 {
+	if all := m.scores.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
 
 // own marks what this node publishes; its validator finds it as the message's
 // validator data.

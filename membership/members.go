@@ -110,6 +110,7 @@ type Members struct {
 	talks       map[peer.ID]*talk
 	wanted      map[msp.PKIID]time.Time // certificates asked for, and when
 	asked       time.Time               // when views were last compared
+	echoes      map[uint64]chan peer.ID // that Ping waits for, by nonce
 	clashed     map[msp.PKIID]time.Time // when two hosts of one identity were last reported
 	shadowed    time.Time               // when a host of our identity was last heard that started after us
 	above       uint64                  // an incarnation that others hold of us
@@ -161,6 +162,7 @@ func New(c Config) (*Members, error) {
 		hosts:       make(map[msp.PKIID]peer.ID),
 		talks:       make(map[peer.ID]*talk),
 		wanted:      make(map[msp.PKIID]time.Time),
+		echoes:      make(map[uint64]chan peer.ID),
 		clashed:     make(map[msp.PKIID]time.Time),
 		watchers:    make(map[chan Event]bool),
 		born:        time.Now(),
@@ -257,6 +259,16 @@ func (m *Members) Find(id msp.PKIID) (Member, *msp.Identity, bool) {
 		return Member{}, nil, false
 	}
 	return v.member, k.id, true
+}
+
+// Identity returns the identity of a member that was heard, which Admit accepted.
+func (m *Members) Identity(id msp.PKIID) (*msp.Identity, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if k := m.known[id]; k != nil {
+		return k.id, true
+	}
+	return nil, false
 }
 
 // Rejudge asks Admit anew about everyone, after the configuration or a

@@ -143,6 +143,7 @@ func (m *Members) Hear(from peer.ID, w *wire.Word) error {
 		return nil // it went meanwhile
 	}
 	m.act(m.detector.step(event{kind: spoken, id: t.id, say: said}, now), now)
+	m.echoed(from, w.Ack)
 	m.tall(t, w)
 	if news {
 		t.pause = compareFirst

@@ -18,9 +18,11 @@ import (
 func (n *Node) hidden() bool { return n.cfg.ExternalEndpoint == "" }
 
 // endpoint is where this node dials a member: inside the organisation its
-// internal endpoint, if it has told one.
+// internal endpoint, if it has told one. Empty: nowhere.
 func (n *Node) endpoint(v membership.Member) string {
 	switch own := v.MSPID == n.Identity().MSPID(); {
+	case n.guard.isBanned(v.PKIID):
+		return ""
 	case own && v.Internal != "":
 		return v.Internal
 	case !own && n.hidden():

@@ -24,6 +24,7 @@ var (
 	noBinding = wire.NewReason("node.no_binding", wire.Close)
 	stranger  = wire.NewReason("node.unknown_msp", wire.Close)
 	broken    = wire.NewReason("node.handshake", wire.Close) // it ended before anybody was named
+	banned    = wire.NewReason("node.banned", wire.Close)    // by this node's operator
 )
 
 // pending is how long an identity is remembered between its handshake and its
@@ -63,10 +64,11 @@ type guard struct {
 	supplant  func(old peer.ID, now peer.ID, id *msp.Identity) // closes old's connections
 
 	mu        sync.Mutex
-	judges    map[string]judge      // owned by mu
-	guests    map[peer.ID]*guest    // owned by mu
-	live      map[msp.PKIID]peer.ID // host with a connection, owned by mu
-	displaced map[peer.ID]peer.ID   // hosts that were proven older than another of their identity; owned by mu
+	judges    map[string]judge        // owned by mu
+	guests    map[peer.ID]*guest      // owned by mu
+	live      map[msp.PKIID]peer.ID   // host with a connection, owned by mu
+	bans      map[msp.PKIID]time.Time // until when; owned by mu
+	displaced map[peer.ID]peer.ID     // hosts that were proven older than another of their identity; owned by mu
 }
 
 func newGuard(networkID string, refused func(*wire.Reason, string)) *guard {
@@ -78,6 +80,7 @@ func newGuard(networkID string, refused func(*wire.Reason, string)) *guard {
 		judges:    map[string]judge{},
 		guests:    map[peer.ID]*guest{},
 		live:      map[msp.PKIID]peer.ID{},
+		bans:      map[msp.PKIID]time.Time{},
 		displaced: map[peer.ID]peer.ID{},
 	}
 }
@@ -125,6 +128,9 @@ func (g *guard) check(cert *x509.Certificate) (*guest, error) {
 	id, err := b.Verify(g.networkID, host, now, g.judge)
 	if err != nil {
 		return nil, fmt.Errorf("binding of %s: %w", p, err)
+	}
+	if g.isBanned(id.PKIID()) {
+		return nil, fmt.Errorf("%s of %s: %w", id.Name(), id.MSPID(), banned)
 	}
 	until := time.Unix(b.NotAfter, 0)
 	if t := id.Certificate().NotAfter; t.Before(until) {

@@ -116,6 +116,9 @@ func (n *Node) open() error {
 	n.own = &credentials{host: key, signer: n.cfg.Signer, chain: n.cfg.Chain, networkID: n.cfg.NetworkID, life: n.cfg.BindingLife}
 	n.guard = newGuard(n.cfg.NetworkID, n.metrics.handshakeRefused)
 	n.guard.supplant = n.supplanted
+	if err := n.loadBans(); err != nil {
+		return err
+	}
 	if n.cfg.MSP != nil {
 		n.guard.setJudge("", membersOf(n.cfg.MSP))
 	}

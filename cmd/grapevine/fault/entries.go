@@ -65,6 +65,7 @@ var entries = []Entry{
 	{"NET002", "the other side's certificate is signed by an unknown CA", "", nil, ExitUnreachable, nil},
 	{"NET003", "the node refuses this user", "file permissions decide who may use a node's admin socket, client certificates who may use its operations listener", []string{"run it as the node's user"}, ExitIdentity, []string{"cli.refused"}},
 	{"NET005", "others cannot dial our external endpoint", "", nil, ExitCheck, nil},
+	{"NET006", "the peer is banned here", "an operator of this node banned it", []string{"lift the ban: grapevine peers unban NAME"}, ExitIdentity, []string{"node.banned"}},
 	{"NET010", "a message breaks the wire's rules", "", nil, ExitFailed, []string{"wire."}},
 	{"NET011", "the other host shows no valid binding", "", nil, ExitIdentity, []string{"node."}},
 
