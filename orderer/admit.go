@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"grapevine/block"
+	"grapevine/block/tx"
 	"grapevine/msp"
 )
 
@@ -36,7 +37,7 @@ func (c *Chain) admit(env *common.Envelope, now time.Time) (*order, error) {
 	}
 	switch typ := common.HeaderType(header.Type); typ {
 	case common.HeaderType_CONFIG_UPDATE:
-		return nil, fmt.Errorf("this ordering service doesn't take configuration updates: %w", NotImplemented)
+		return c.configure(conf, env, now)
 	case common.HeaderType_CONFIG, common.HeaderType_ORDERER_TRANSACTION: //nolint:staticcheck // old, and refused
 		return nil, fmt.Errorf("a message of type %v can't be submitted: %w", typ, NotOrdinary)
 	}
@@ -51,6 +52,29 @@ func (c *Chain) admit(env *common.Envelope, now time.Time) (*order, error) {
 		return nil, err
 	}
 	return newOrder(env, raw, conf.Rules().Sequence), nil
+}
+
+// configure makes the configuration that an update leads to, as an order of its own. In maintenance it is taken too:
+// that is how maintenance ends.
+func (c *Chain) configure(conf Channel, update *common.Envelope, now time.Time) (*order, error) {
+	next, err := conf.Propose(update)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", BadUpdate, err)
+	}
+	env, err := tx.SignedEnvelope(common.HeaderType_CONFIG, c.c.Name, next, c.c.Signer, now)
+	if err != nil {
+		return nil, fmt.Errorf("making a configuration: %w", err)
+	}
+	if n, most := size(env), conf.Batch().AbsoluteMaxBytes; n > most {
+		return nil, fmt.Errorf("the configuration has %d bytes, at most %d are allowed: %w", n, most, TooLarge)
+	}
+	raw, err := canonical(env)
+	if err != nil {
+		return nil, err
+	}
+	o := newOrder(update, raw, conf.Rules().Sequence)
+	o.config = true
+	return o, nil
 }
 
 // judgeAgain judges an order by the configuration in force.

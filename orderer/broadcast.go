@@ -84,12 +84,10 @@ func statusOf(err error) (common.Status, *wire.Reason) {
 		return theirs.status, why
 	}
 	switch why {
-	case Malformed, UnknownChannel, Outsider, BadSignature, NotOrdinary, TooLarge, Expired:
+	case Malformed, UnknownChannel, Outsider, BadSignature, NotOrdinary, TooLarge, Expired, BadUpdate:
 		return common.Status_BAD_REQUEST, why
 	case Forbidden:
 		return common.Status_FORBIDDEN, why
-	case NotImplemented:
-		return common.Status_NOT_IMPLEMENTED, why
 	case nil:
 		why = Stopped
 	}

@@ -63,7 +63,7 @@ func TestBroadcastStatuses(t *testing.T) {
 		{"too large", w.tx(0, 1<<20), common.Status_BAD_REQUEST, "too_large"},
 		{"may read, not write", w.txBy(peer, 0, 10), common.Status_FORBIDDEN, "may not write"},
 		{"expired", w.txBy(expired, 0, 10), common.Status_BAD_REQUEST, "ended"},
-		{"configuration update", envelope(t, common.HeaderType_CONFIG_UPDATE, channelName, w.client), common.Status_NOT_IMPLEMENTED, "configuration updates"},
+		{"configuration update", envelope(t, common.HeaderType_CONFIG_UPDATE, channelName, w.client), common.Status_BAD_REQUEST, "update"},
 		{"configuration", envelope(t, common.HeaderType_CONFIG, channelName, w.client), common.Status_BAD_REQUEST, "CONFIG can't be submitted"},
 		{"orderer transaction", envelope(t, common.HeaderType_ORDERER_TRANSACTION, channelName, w.client), common.Status_BAD_REQUEST, "can't be submitted"}, //nolint:staticcheck // old, and refused
 		{"S8 stranger", w.txBy(stranger, 0, 10), common.Status_BAD_REQUEST, "unknown channel"},

@@ -1,7 +1,6 @@
 package orderer
 
 import (
-	"context"
 	"sync/atomic"
 	"time"
 
@@ -69,20 +68,6 @@ func (d *damaged) SetUint64(key []byte, v uint64) error {
 		return err
 	}
 	return d.BoltStore.SetUint64(key, v)
-}
-
-// OrderConfig orders an envelope that holds a configuration, which the caller has made.
-func (c *Chain) OrderConfig(ctx context.Context, env *common.Envelope) error {
-	raw, err := canonical(env)
-	if err != nil {
-		return err
-	}
-	o := newOrder(env, raw, c.c.Channel().Rules().Sequence)
-	o.config = true
-	if err := c.dispatch(ctx, o, false); err != nil {
-		return err
-	}
-	return c.await(ctx, o)
 }
 
 // Voters are those of Raft; nil while this node takes no part.

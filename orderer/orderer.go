@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
 
 	"grapevine/block"
@@ -24,7 +25,7 @@ var (
 	Outsider       = wire.NewReason("orderer.outsider", wire.Refuse)
 	BadSignature   = wire.NewReason("orderer.bad_signature", wire.Refuse)
 	NotOrdinary    = wire.NewReason("orderer.not_ordinary", wire.Refuse)
-	NotImplemented = wire.NewReason("orderer.not_implemented", wire.Refuse)
+	BadUpdate      = wire.NewReason("orderer.bad_update", wire.Refuse)
 	TooLarge       = wire.NewReason("orderer.too_large", wire.Refuse)
 	Expired        = wire.NewReason("orderer.expired", wire.Refuse)
 	Forbidden      = wire.NewReason("orderer.forbidden", wire.Refuse)
@@ -59,6 +60,9 @@ type Channel interface {
 	Maintenance() bool
 	Policy(path string) msp.Policy
 	MSPs() msp.Directory
+	// Propose returns the configuration that a signed CONFIG_UPDATE envelope leads to, if its signers may change all
+	// that it changes.
+	Propose(update *common.Envelope) (*common.ConfigEnvelope, error)
 }
 
 // Ledger is where the ordering service keeps its blocks; ledger.Ledger is one.

@@ -6,11 +6,14 @@ import (
 	"io"
 	"time"
 
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+
+	"grapevine/block"
 )
 
 // stepServer is Fabric's orderer.Cluster service, of which one message is served: an envelope that another consenter accepted.
@@ -69,12 +72,12 @@ func (c *Chain) consents(k Key) bool {
 	return ok
 }
 
-// takeOver puts an envelope of another consenter on its way. What that one judged under the configuration in force isn't
-// judged again.
+// takeOver puts an envelope of another consenter on its way. A transaction that it judged under the configuration in force
+// isn't judged again; of an update of the configuration, only this node's own judgement makes a configuration.
 func (c *Chain) takeOver(ctx context.Context, req *ab.SubmitRequest) (*order, error) {
 	var o *order
 	var err error
-	if conf := c.c.Channel(); req.LastValidationSeq == conf.Rules().Sequence {
+	if conf := c.c.Channel(); req.LastValidationSeq == conf.Rules().Sequence && isTransaction(req.Payload) {
 		var raw []byte
 		if raw, err = canonical(req.Payload); err == nil {
 			o = newOrder(req.Payload, raw, req.LastValidationSeq)
@@ -86,6 +89,19 @@ func (c *Chain) takeOver(ctx context.Context, req *ab.SubmitRequest) (*order, er
 		return nil, err
 	}
 	return o, c.dispatch(ctx, o, false)
+}
+
+// isTransaction says whether an envelope is an ordinary one.
+func isTransaction(env *common.Envelope) bool {
+	h, _, err := block.Header(env)
+	if err != nil {
+		return false
+	}
+	switch common.HeaderType(h.Type) {
+	case common.HeaderType_CONFIG_UPDATE, common.HeaderType_CONFIG, common.HeaderType_ORDERER_TRANSACTION: //nolint:staticcheck // old, and refused
+		return false
+	}
+	return true
 }
 
 // settleAll takes what comes by next until it ends, and gives each its result, in order, to answer, which says whether to

@@ -133,6 +133,7 @@ func TestDevNetwork(t *testing.T) {
 		require.Equal(t, peers[0]["height"], p["height"])
 	}
 	m.speaks(t, peers[0])
+	m.reconfigures(t)
 
 	m.run(t, 0, "dev", "down")
 	m.run(t, 0, "dev", "down")
@@ -237,4 +238,21 @@ func (m *machine) refused(t *testing.T, exit int, code string, args ...string) {
 	require.Equal(t, code, e["code"], "%v: %s", args, errs)
 	require.Equal(t, exit, c.ProcessState.ExitCode(), "%v: %s", args, errs)
 	require.Empty(t, out.String(), "%v", args)
+}
+
+// reconfigures changes the channel while it runs: an organisation's anchor peer.
+func (m *machine) reconfigures(t *testing.T) {
+	admin := []string{"--msp", filepath.Join(m.root, "data/grapevine/dev/crypto/peerOrganizations/org2/users/Admin@org2/msp"), "--mspid", "Org2MSP"}
+	m.object(t, 0, "channel", "config", "set-anchor", "mychannel", "org2", "127.0.0.1:7999", "--out", "anchor.pb")
+	user := []string{"--msp", filepath.Join(m.root, "data/grapevine/dev/crypto/peerOrganizations/org1/users/Admin@org1/msp"), "--mspid", "Org1MSP"}
+	m.refused(t, 1, "CHN010", append([]string{"channel", "config", "submit", "anchor.pb"}, user...)...) // another organisation's administrator
+	m.object(t, 0, append([]string{"channel", "config", "sign", "anchor.pb"}, admin...)...)
+	u := m.object(t, 0, append([]string{"channel", "config", "submit", "anchor.pb"}, admin...)...)
+	require.NotEmpty(t, u["submitted"])
+	require.Equal(t, 1.0, m.object(t, 0, "dev", "tx", "--count", "1")["committed"], "under the new configuration")
+	for _, name := range []string{"peer0.org1", "peer1.org2"} {
+		i := m.object(t, 0, "channel", "info", "mychannel", "--target", name)
+		require.Equal(t, 1.0, i["configSequence"], name)
+		require.Equal(t, []any{"127.0.0.1:7999"}, of(i, "orgs")[1]["anchors"], name)
+	}
 }
