@@ -41,7 +41,7 @@ sim: ## real nodes in virtual time: 50 nodes, partitions, silent links; writes b
 soak: ## longer simulations, crash loops, every byte of the recorded chains flipped; SOAK=10m for each loop
 	GRAPEVINE_SOAK=$(SOAK) $(GO) test -count=1 -timeout 170m -run 'Soak|BitFlips' -v ./ledger ./channel ./itest
 
-bench: ## dissemination, ledger and range pull beside their bare counterparts; writes build/bench.json
+bench: ## dissemination, ledger and range pull beside their bare counterparts, meeting and idling; writes build/bench.json
 	@mkdir -p build
 	$(GO) run ./itest/runbench -o build/bench.json
 

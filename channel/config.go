@@ -53,7 +53,8 @@ type Config struct {
 	application  map[string]bool // capabilities of the application group
 	anonymous    bool            // an organisation's MSP isn't one of X.509
 
-	rules *block.Rules
+	rules   *block.Rules
+	members verdicts
 
 	mu       sync.Mutex
 	next     *Config  // guarded by mu: the configuration last found to follow
@@ -183,19 +184,22 @@ func (c *Config) Anonymous() bool { return c.anonymous }
 
 // Member reports whether an identity may read the channel now: valid under
 // this configuration by the live judge, and within Readers. Intermediates are
-// the DER certificates that the identity showed beside its own.
+// the DER certificates that the identity showed beside its own. A yes is
+// remembered for ten minutes.
 func (c *Config) Member(id *msp.Identity, intermediates [][]byte, now time.Time) error {
 	m := c.msps[id.MSPID()]
 	if m == nil {
 		return fmt.Errorf("%s is no organisation of channel %q: %w", id.MSPID(), c.name, NotMember)
 	}
-	if err := m.ValidateLive(id, intermediates, now); err != nil {
-		return fmt.Errorf("member %s of %s: %w", id.Name(), id.MSPID(), err)
-	}
-	if err := msp.SatisfiedBy(c.msps, c.Policy(PolicyReaders), id); err != nil {
-		return fmt.Errorf("member %s of %s: %w: %s", id.Name(), id.MSPID(), NotMember, err.Error())
-	}
-	return nil
+	return c.members.accept(id, intermediates, now, func() error {
+		if err := m.ValidateLive(id, intermediates, now); err != nil {
+			return fmt.Errorf("member %s of %s: %w", id.Name(), id.MSPID(), err)
+		}
+		if err := msp.SatisfiedBy(c.msps, c.Policy(PolicyReaders), id); err != nil {
+			return fmt.Errorf("member %s of %s: %w: %s", id.Name(), id.MSPID(), NotMember, err.Error())
+		}
+		return nil
+	})
 }
 
 // channelOf returns the channel that a configuration block's header names.

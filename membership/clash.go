@@ -55,7 +55,7 @@ func (m *Members) clash(from peer.ID, c *claim, k *judged, s *wire.SignedAlive, 
 			m.tell(t, m.known[c.id].whole(newer.signed))
 		}
 	}
-	m.relay(from, c.id, c.MspId, c.Own, k.whole(s))
+	m.pass(news{from, c.id, c.MspId, c.Own, c.Left, k.whole(s)})
 }
 
 // succeed sees to a host of an identity that another host had until now. That

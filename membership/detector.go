@@ -473,10 +473,14 @@ func (d *detector) shuffle(i int) {
 	d.here[i], d.here[j] = d.here[j], d.here[i]
 }
 
-// random is splitmix64: the same seed gives the same run.
-func (d *detector) random() uint64 {
-	d.seed += 0x9e3779b97f4a7c15
-	z := d.seed
+// random is repeatable: the same seed gives the same run.
+func (d *detector) random() uint64 { return splitmix(&d.seed) }
+
+// splitmix is splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom
+// number generators, OOPSLA 2014).
+func splitmix(seed *uint64) uint64 {
+	*seed += 0x9e3779b97f4a7c15
+	z := *seed
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	return z ^ z>>31

@@ -42,7 +42,6 @@ const (
 	heightPause = 200 * time.Millisecond // between two tellings of a height
 	storeEvery  = 10 * time.Second       // sequences; a new incarnation is stored at once
 	judgedFor   = 30 * time.Second       // Admit's yes is remembered; see Rejudge
-	relays      = 4                      // members that news is passed on to
 )
 
 var log = golog.Logger("grapevine/membership")
@@ -113,6 +112,7 @@ type Members struct {
 	echoes      map[uint64]chan peer.ID // that Ping waits for, by nonce
 	clashed     map[msp.PKIID]time.Time // when two hosts of one identity were last reported
 	shadowed    time.Time               // when a host of our identity was last heard that started after us
+	news        []news                  // that others may not have
 	above       uint64                  // an incarnation that others hold of us
 	lifted      time.Time               // when it was last raised
 	height      uint64                  // as it was told last
@@ -372,6 +372,7 @@ func (m *Members) tick(now time.Time, late bool) bool {
 		}
 	}
 	m.act(m.detector.step(event{kind: tick}, now), now)
+	m.spread()
 	if now.Sub(m.heightAt) >= heightPause {
 		if h, _ := m.c.Tip(); h != m.height {
 			m.height, m.heightAt = h, now

@@ -220,7 +220,7 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 		m.succeed(c, k, slim, former, now)
 	}
 	if e.arrived || e.left || before == Suspect || c.Own && m.sparse() {
-		m.relay(from, c.id, c.MspId, c.Own, slim)
+		m.pass(news{from, c.id, c.MspId, c.Own, e.left, slim})
 	}
 	return nil
 }

@@ -35,7 +35,9 @@ type talk struct {
 	mspID  string
 	height uint64 // told
 	heard  uint64 // that it told
-	// When the views were compared last, and for how long not to do it again.
+	digest uint64 // told
+	// When the views were compared last, and for how long not to do it again
+	// while its digest stays.
 	compared time.Time
 	pause    time.Duration
 	greeted  time.Time
@@ -145,14 +147,16 @@ func (m *Members) Hear(from peer.ID, w *wire.Word) error {
 	m.act(m.detector.step(event{kind: spoken, id: t.id, say: said}, now), now)
 	m.echoed(from, w.Ack)
 	m.tall(t, w)
-	if news {
-		t.pause = compareFirst
-	}
 	m.answer(t, w, now)
-	if w.Digest != 0 && w.Digest != m.digest(t.mspID) && now.Sub(t.compared) >= t.pause && now.Sub(m.asked) >= comparePause {
-		t.compared, m.asked = now, now
-		t.pause = min(2*t.pause, compareLast)
-		m.send(t, &wire.Word{Have: m.have(t.mspID), Ask: true, Accused: m.buried(t.mspID)})
+	if w.Digest == 0 {
+		return nil
+	}
+	if news || w.Digest != t.digest {
+		t.pause, t.digest = compareFirst, w.Digest
+	}
+	if w.Digest != m.digest(t.mspID) && now.Sub(t.compared) >= t.pause && now.Sub(m.asked) >= comparePause {
+		m.asked = now
+		m.compare(t, now)
 	}
 	return nil
 }
@@ -255,14 +259,7 @@ func (m *Members) answer(t *talk, w *wire.Word, now time.Time) {
 	if n, ok := has[m.id]; !ok || n.less(number{m.incarnation, 2*m.round - 1}) {
 		m.welcome(t, now)
 	}
-	var out wire.Word
-	size := 0
-	flush := func() {
-		if len(out.Alive)+len(out.Accused) > 0 {
-			m.send(t, &wire.Word{Alive: out.Alive, Accused: out.Accused})
-		}
-		out.Alive, out.Accused, size = nil, nil, 0
-	}
+	out := bundle{m: m, to: t}
 	for id, v := range m.view.marks {
 		n, ok := has[id]
 		if !v.heard || id == t.id || !v.open(t.mspID) {
@@ -270,24 +267,36 @@ func (m *Members) answer(t *talk, w *wire.Word, now time.Time) {
 		}
 		if v.member.State == Dead {
 			if ok && !(number{v.incarnation, roundOf(v.sequence)}).less(number{n.incarnation, roundOf(n.round)}) {
-				out.Accused = append(out.Accused, appendEntry(nil, id, n.incarnation, roundOf(n.round)))
+				out.accuse(id, n.incarnation, roundOf(n.round))
 			}
-		} else {
-			for _, s := range v.told(t.mspID) {
-				if s.signed == nil || ok && !n.less(number{v.incarnation, s.sequence}) {
-					continue
-				}
-				if b, err := wire.Marshal(s.signed); err == nil {
-					out.Alive = append(out.Alive, b)
-					size += len(b)
-				}
-			}
+			continue
 		}
-		if len(out.Alive) >= maxAlives-1 || size > aliveBytes || len(out.Accused) >= maxAccused {
-			flush()
+		for _, s := range v.told(t.mspID) {
+			if s.signed != nil && !(ok && !n.less(number{v.incarnation, s.sequence})) {
+				out.add(s.signed)
+			}
 		}
 	}
-	flush()
+	out.send()
+	if m.lacks(has) && now.Sub(t.compared) >= t.pause {
+		m.compare(t, now)
+	}
+}
+
+// lacks says whether somebody has heard what we haven't. Called under mu.
+func (m *Members) lacks(has map[msp.PKIID]number) bool {
+	for id, n := range has {
+		if v := m.view.marks[id]; id != m.id && (v == nil || !v.heard || (number{v.incarnation, v.sequence}).less(n)) {
+			return true
+		}
+	}
+	return false
+}
+
+// compare asks a member for what we lack. Called under mu.
+func (m *Members) compare(t *talk, now time.Time) {
+	t.compared, t.pause = now, min(2*t.pause, compareLast)
+	m.send(t, &wire.Word{Have: m.have(t.mspID), Ask: true, Accused: m.buried(t.mspID)})
 }
 
 // have lists what we accepted, of those that a member of an organisation may
@@ -458,19 +467,4 @@ func (m *Members) greetAs(t *talk, own, certificate bool, now time.Time) {
 		s = &wire.SignedAlive{Alive: s.Alive, Signature: s.Signature, Certificate: m.c.Self.Identity().Certificate().Raw, Chain: m.c.Chain}
 	}
 	m.tell(t, s)
-}
-
-// relay passes news of a member on to a few others. Called under mu.
-func (m *Members) relay(from peer.ID, id msp.PKIID, mspID string, own bool, s *wire.SignedAlive) {
-	n := 0
-	for p, t := range m.talks { // in no order
-		if n == relays {
-			return
-		}
-		if p == from || t.id == id || own && t.mspID != mspID {
-			continue
-		}
-		m.tell(t, s)
-		n++
-	}
 }

@@ -57,20 +57,22 @@ func (c *Channel) readBook() error {
 	return nil
 }
 
-// contacts are the members to be connected to: all heard of that have not
-// left, and those of the book that were not heard of since the start.
-func (c *Channel) contacts() []membership.Member {
+// contacts are the members that can be dialled: of all heard of, those that have
+// not left, and of the book those that were not heard of since the start.
+func (c *Channel) contacts(all []membership.Member) []membership.Member {
 	var out []membership.Member
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, m := range c.members.List() {
+	for _, m := range all {
 		delete(c.book, m.Peer)
 		if !m.Self && m.State != membership.Left && c.node.endpoint(m) != "" {
 			out = append(out, m)
 		}
 	}
 	for p, v := range c.book {
-		out = append(out, membership.Member{Peer: p, MSPID: v.MSPID, Endpoint: v.Endpoint, Internal: v.Internal})
+		if m := (membership.Member{Peer: p, MSPID: v.MSPID, Endpoint: v.Endpoint, Internal: v.Internal}); c.node.endpoint(m) != "" {
+			out = append(out, m)
+		}
 	}
 	return out
 }
@@ -87,7 +89,7 @@ func (c *Channel) keepBook(ctx context.Context) error {
 		case <-t.C:
 		}
 		all := []contact{}
-		for _, m := range c.contacts() {
+		for _, m := range c.contacts(c.members.List()) {
 			if len(all) < maxBook {
 				all = append(all, contact{m.Peer.String(), m.MSPID, m.Endpoint, m.Internal})
 			}

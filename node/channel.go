@@ -309,6 +309,7 @@ func (c *Channel) takeUp(v block.Verified) error {
 	}
 	c.members.Rejudge()
 	c.node.rejudge()
+	c.node.meet.stir() // other anchor peers
 	return nil
 }
 
@@ -323,9 +324,13 @@ func (c *Channel) known(id msp.PKIID) (peer.ID, *msp.Identity, bool) {
 
 // judge is this channel's say in who is a valid member of the network.
 func (c *Channel) judge(id *msp.Identity, intermediates [][]byte, now time.Time) error {
-	m := c.conf.Load().MSP(id.MSPID())
+	conf := c.conf.Load()
+	m := conf.MSP(id.MSPID())
 	if m == nil {
 		return errNotMine
+	}
+	if conf.Member(id, intermediates, now) == nil { // which is remembered
+		return nil
 	}
 	return m.ValidateLive(id, intermediates, now)
 }
@@ -380,7 +385,7 @@ func (c *Channel) gone(p peer.ID) {
 // changed is told what happens to members.
 func (c *Channel) changed(e membership.Event) {
 	c.node.metrics.member(c.name, e)
-	c.node.meet.heard(e)
+	c.node.meet.stir()
 	level := slog.LevelInfo
 	switch e.Kind {
 	case membership.Suspected, membership.Recovered, membership.Refuted:

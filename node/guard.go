@@ -162,6 +162,7 @@ func (g *guard) judge(id *msp.Identity, intermediates [][]byte, now time.Time) e
 		names = append(names, n)
 	}
 	slices.Sort(names)
+	slices.Reverse(names) // channels first, whose configurations remember whom they accept
 	judges := make([]judge, len(names))
 	for i, n := range names {
 		judges[i] = g.judges[n]

@@ -39,6 +39,11 @@ const (
 	limitChannels  = 64       // channels that the limits are made for
 )
 
+// quicDelay is how long a dial by QUIC waits for one by TCP, unless that fails
+// at once. It must be longer than a handshake on a busy machine: else both are
+// made, which costs twice and leaves two connections.
+const quicDelay = time.Second
+
 // hostKey loads the Ed25519 host key from dir, or makes one there.
 func hostKey(dir string) (crypto.PrivKey, error) {
 	path := filepath.Join(dir, "host.key")
@@ -192,14 +197,14 @@ func resources(n int) (network.ResourceManager, error) {
 		}))
 }
 
-// tcpFirst dials TCP at once and QUIC 50 ms behind: one TCP stream carries
-// several times what a QUIC stream does on the same machine.
+// tcpFirst dials TCP at once, and QUIC if that fails or takes long: one TCP
+// stream carries several times what a QUIC stream does on the same machine.
 func tcpFirst(addrs []ma.Multiaddr) []network.AddrDelay {
 	out := make([]network.AddrDelay, len(addrs))
 	for i, a := range addrs {
 		out[i].Addr = a
 		if _, err := a.ValueForProtocol(ma.P_TCP); err != nil {
-			out[i].Delay = 50 * time.Millisecond
+			out[i].Delay = quicDelay
 		}
 	}
 	return out

@@ -18,21 +18,16 @@ import (
 )
 
 const (
-	minPause = 100 * time.Millisecond // between two tries for one endpoint
+	minPause = 100 * time.Millisecond // between two tries for one place
 	maxPause = 3 * time.Second
 	dialTime = 10 * time.Second
-	// lostTime is for members that are dead or were known before this start, who
-	// are dialled again soon: many that are cut off must not keep the slots from
-	// one that is back.
+	// lostTime is for members that aren't known to live: see [membership.Circle].
 	lostTime = 3 * time.Second
-	// fullMesh is up to how many connections members met by their alive
-	// messages are dialled: a channel of that size is fully connected, so that
-	// a body is one hop from whoever needs it.
-	fullMesh = 64
-	dials    = 16 // at once, of places and of lost members
-	// greetings are dials of living members at once: each costs both sides two
-	// handshakes' worth of computing, and a whole network may start at once.
-	greetings = 4
+	dials    = 16 // places at once
+	// gatherTime is how long news waits for more, before it is looked at.
+	gatherTime = 20 * time.Millisecond
+	// lookTime is the longest time between two looks: news that was missed.
+	lookTime = 10 * time.Second
 	// shunTime is for how long a peer isn't dialled that closed a connection
 	// because another host shows this node's identity: else two processes with
 	// one certificate would take turns for ever.
@@ -42,23 +37,15 @@ const (
 // meeting keeps the node connected: to bootstrap and anchor peers for ever, and
 // to members it hears of.
 type meeting struct {
-	node   *Node
-	slots  chan struct{} // one per dial under way, of places and lost members
-	greets chan struct{} // one per dial of a living member
+	node  *Node
+	slots chan struct{} // one per visit under way
+	news  chan struct{} // holds one: look
 
-	mu       sync.Mutex
-	due      chan struct{}          // closed and replaced when a connection was lost, owned by mu
-	dialling map[peer.ID]bool       // owned by mu
-	shunned  map[peer.ID]time.Time  // until when, owned by mu; swept by look
-	places   map[string]*place      // by endpoint, owned by mu
-	heardOf  chan membership.Member // joined, or back; drops when full, for look finds them
-	tries    map[peer.ID]try        // of members that aren't connected, owned by run
-}
-
-// A try says when a member is dialled again.
-type try struct {
-	next  time.Time
-	pause time.Duration
+	mu      sync.Mutex
+	due     chan struct{}         // closed and replaced when a connection was lost, owned by mu
+	shunned map[peer.ID]time.Time // until when, owned by mu; swept by look
+	places  map[string]*place     // by endpoint, owned by mu
+	circle  *membership.Circle    // owned by mu
 }
 
 // A place is an endpoint that is dialled for ever.
@@ -70,9 +57,8 @@ type place struct {
 
 func newMeeting(n *Node) *meeting {
 	return &meeting{
-		node: n, slots: make(chan struct{}, dials), greets: make(chan struct{}, greetings), due: make(chan struct{}),
-		dialling: map[peer.ID]bool{}, shunned: map[peer.ID]time.Time{}, places: map[string]*place{}, heardOf: make(chan membership.Member, 256),
-		tries: map[peer.ID]try{},
+		node: n, slots: make(chan struct{}, dials), news: make(chan struct{}, 1), due: make(chan struct{}),
+		shunned: map[peer.ID]time.Time{}, places: map[string]*place{}, circle: membership.NewCircle(n.host.ID(), rand.Uint64()),
 	}
 }
 
@@ -80,18 +66,30 @@ func newMeeting(n *Node) *meeting {
 func (m *meeting) run(ctx context.Context) error {
 	var g sync.WaitGroup
 	defer g.Wait()
-	look := time.NewTicker(time.Second)
-	defer look.Stop()
+	next := time.NewTimer(0)
+	defer next.Stop()
+	at := time.Now()
 	for {
-		m.refresh(ctx, &g)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-look.C:
-			m.look(ctx, &g)
-		case v := <-m.heardOf:
-			m.greet(ctx, &g, v)
+		case <-m.news:
+			if soon := time.Now().Add(gatherTime); soon.Before(at) {
+				at = soon
+			}
+		case <-next.C:
+			m.refresh(ctx, &g)
+			at = time.Now().Add(m.look(ctx, &g))
 		}
+		next.Reset(time.Until(at))
+	}
+}
+
+// stir makes run look soon at who is to be dialled.
+func (m *meeting) stir() {
+	select {
+	case m.news <- struct{}{}:
+	default:
 	}
 }
 
@@ -221,106 +219,71 @@ func (m *meeting) connect(ctx context.Context, info peer.AddrInfo, within time.D
 	return m.node.host.Connect(ctx, info)
 }
 
-// heard takes a member's endpoints from what happened to it.
-func (m *meeting) heard(e membership.Event) {
-	if e.Kind != membership.Joined && e.Kind != membership.Recovered {
-		return
+// look dials whom the circle wants, and returns when to look again.
+func (m *meeting) look(ctx context.Context, g *sync.WaitGroup) time.Duration {
+	now := time.Now()
+	strangers := m.strangers(now)
+	net := m.node.host.Network()
+	m.mu.Lock()
+	dial, wait := m.circle.Due(strangers, len(net.Peers()), now)
+	m.mu.Unlock()
+	for _, v := range dial {
+		g.Go(func() {
+			m.dial(ctx, v)
+			m.mu.Lock()
+			m.circle.Done(v.Peer)
+			m.mu.Unlock()
+			m.stir()
+		})
 	}
-	select {
-	case m.heardOf <- e.Member:
-	default:
+	if wait == 0 {
+		return lookTime
 	}
+	return min(wait, lookTime)
 }
 
-// look greets the members that aren't connected: those that live, and those
-// that don't, or were known before this start, for ever, with pauses.
-func (m *meeting) look(ctx context.Context, g *sync.WaitGroup) {
-	now := time.Now()
+// strangers are the members of all channels that aren't connected and can be
+// dialled.
+func (m *meeting) strangers(now time.Time) []membership.Member {
 	m.mu.Lock()
+	shunned := map[peer.ID]bool{}
 	for p, until := range m.shunned {
-		if !now.Before(until) {
+		if now.Before(until) {
+			shunned[p] = true
+		} else {
 			delete(m.shunned, p)
 		}
 	}
 	m.mu.Unlock()
-	all := map[peer.ID]membership.Member{}
+	var out []membership.Member
+	seen := map[peer.ID]bool{}
 	for _, c := range m.node.Channels() {
-		m.node.metrics.living(c.name, c.members.List())
-		for _, v := range c.contacts() {
-			all[v.Peer] = v
+		all := c.members.List()
+		m.node.metrics.living(c.name, all)
+		for _, v := range c.contacts(all) {
+			if !seen[v.Peer] && !shunned[v.Peer] && m.node.host.Network().Connectedness(v.Peer) != network.Connected {
+				out = append(out, v)
+			}
+			seen[v.Peer] = true
 		}
 	}
-	for p := range m.tries {
-		if _, ok := all[p]; !ok || m.node.host.Network().Connectedness(p) == network.Connected {
-			delete(m.tries, p)
-		}
-	}
-	most := maxPause * time.Duration(1+len(m.tries)/dials)
-	for p, v := range all {
-		if m.node.host.Network().Connectedness(p) == network.Connected {
-			continue
-		}
-		t, ok := m.tries[p]
-		if ok && now.Before(t.next) {
-			continue
-		}
-		t.pause = min(max(2*t.pause, minPause), most)
-		t.next = now.Add(t.pause/2 + rand.N(t.pause))
-		m.tries[p] = t
-		m.greet(ctx, g, v)
-	}
+	return out
 }
 
-// greet dials a member that was heard of. Of two that hear of each other the
-// one with the lower peer ID dials at once, the other a beat later if it is
-// still needed, so that there is one connection rather than two.
-func (m *meeting) greet(ctx context.Context, g *sync.WaitGroup, v membership.Member) {
-	h := m.node.host
+// dial dials a member where it says that it is.
+func (m *meeting) dial(ctx context.Context, v membership.Member) {
 	endpoint := m.node.endpoint(v)
-	if endpoint == "" || v.Peer == h.ID() ||
-		m.shunnedFor(v.Peer) > 0 || h.Network().Connectedness(v.Peer) == network.Connected || len(h.Network().Peers()) >= fullMesh {
-		return
-	}
 	addrs, err := wire.ParseEndpoint(endpoint)
-	if err != nil {
-		return
-	}
-	m.mu.Lock()
-	busy := m.dialling[v.Peer]
-	m.dialling[v.Peer] = true
-	m.mu.Unlock()
-	if busy {
-		return
-	}
-	g.Go(func() {
-		defer func() {
-			m.mu.Lock()
-			delete(m.dialling, v.Peer)
-			m.mu.Unlock()
-		}()
-		if h.ID() > v.Peer {
-			sleep(ctx, m.node.cfg.Alive)
-			if ctx.Err() != nil || h.Network().Connectedness(v.Peer) == network.Connected {
-				return
-			}
-		}
-		slots, within := m.greets, dialTime
+	if err == nil {
+		within := dialTime
 		if v.State == membership.Dead || v.PKIID == (msp.PKIID{}) {
-			slots, within = m.slots, lostTime
+			within = lostTime
 		}
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		defer func() { <-slots }()
-		if h.Network().Connectedness(v.Peer) == network.Connected {
-			return
-		}
-		if err := m.connect(ctx, peer.AddrInfo{ID: v.Peer, Addrs: addrs}, within); err != nil {
-			m.node.log.Debug("dialling a member", "peer", v.Peer, "endpoint", endpoint, "err", err)
-		}
-	})
+		err = m.connect(ctx, peer.AddrInfo{ID: v.Peer, Addrs: addrs}, within)
+	}
+	if err != nil {
+		m.node.log.Debug("dialling a member", "peer", v.Peer, "endpoint", endpoint, "err", err)
+	}
 }
 
 // shun keeps this node from dialling p for a while.
@@ -336,12 +299,13 @@ func (m *meeting) shunnedFor(p peer.ID) time.Duration {
 	return time.Until(m.shunned[p])
 }
 
-// wake makes the places' loops look again: a connection was lost.
+// wake makes the places' loops and run look again: a connection was lost.
 func (m *meeting) wake() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	close(m.due)
 	m.due = make(chan struct{})
+	m.stir()
 }
 
 func sleep(ctx context.Context, d time.Duration) {

@@ -284,6 +284,7 @@ func (n *Node) add(led *ledger.Ledger) (*Channel, error) {
 	}
 	n.channels[c.name] = c
 	n.share()
+	n.meet.stir()
 	if n.spawn != nil {
 		n.spawn(c)
 	}

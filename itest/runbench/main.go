@@ -1,7 +1,8 @@
 // Command runbench measures Grapevine beside its bare counterparts, in one run,
 // and prints figures and ratios: dissemination beside raw GossipSub, the
 // ledger's append beside bare Pebble batches, range pull beside one raw libp2p
-// stream. Trust the ratios: the rest is the machine's.
+// stream. Beside them, how networks meet and what they cost while nothing
+// happens. Trust the ratios and CPU times: the rest is the machine's.
 //
 //	go run ./itest/runbench -o build/bench.json
 package main
@@ -37,8 +38,8 @@ var groups = []struct{ nodes, organisations int }{{10, 2}, {25, 5}}
 
 func main() {
 	out := flag.String("o", "", "write the records to this file as JSON")
-	only := flag.String("only", "", "run only this part: dissemination, catchup, ledger or pull")
-	nodes := flag.Int("nodes", 0, "run only the group of so many nodes")
+	only := flag.String("only", "", "run only this part: dissemination, membership, catchup, ledger or pull")
+	nodes := flag.Int("nodes", 0, "run only the group of so many nodes; of membership, as many as you like")
 	body := flag.Int("body", 0, "run only the load of so many KiB")
 	rounds := flag.Int("rounds", 3, "how many turns each network has")
 	full := flag.Bool("full", false, "catch-up with 20,000 blocks of 10 KiB and 500 of 1 MiB")
@@ -55,6 +56,11 @@ func main() {
 		defer func() { err = errors.Join(err, done()) }()
 		if *only == "" || *only == "dissemination" {
 			if err := dissemination(ctx, &r, *rounds, *nodes, *body); err != nil {
+				return err
+			}
+		}
+		if *only == "" || *only == "membership" {
+			if err := members(ctx, &r, *nodes); err != nil {
 				return err
 			}
 		}

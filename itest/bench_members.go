@@ -1,0 +1,193 @@
+package itest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/libp2p/go-libp2p"
+	"github.com/libp2p/go-libp2p/core/metrics"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+
+	"grapevine/membership"
+	"grapevine/node"
+)
+
+const (
+	// stirTime is how long a network is left alone before its idle cost is
+	// measured: connections are still being made after the view is full.
+	stirTime = 25 * time.Second
+	// idleTime is how long it is measured: all of a signed beat.
+	idleTime = 33 * time.Second
+)
+
+// A Meeting is what it took N nodes that know one of them to know each other.
+type Meeting struct {
+	Started     time.Duration // until the last was started
+	View        time.Duration // from the first's start until the last one saw all alive
+	CPU         time.Duration // of all nodes until then
+	Connections int           // made until then, each counted once
+	Checks      uint64        // of signatures of alive messages, until then, all nodes
+	Words       uint64        // sent until then, all nodes
+}
+
+// An Idle is what each node costs while nothing happens.
+type Idle struct {
+	CPU         time.Duration // per second
+	Bytes       float64       // of streams, in and out, per second
+	Words       float64       // of membership, per second
+	Checks      float64       // of signatures, per second
+	Connections float64       // held
+	Suspicions  uint64        // in all
+}
+
+// MeetAndIdle starts n nodes of one organisation on loopback, in this process,
+// which know one bootstrap peer, and measures how they meet; then, unless
+// short, what they cost while nothing happens. phase is told what begins.
+func MeetAndIdle(ctx context.Context, n int, short bool, phase func(string)) (m Meeting, idle Idle, err error) {
+	listen, endpoint, err := Loopback(n)
+	if err != nil {
+		return m, idle, err
+	}
+	w, err := NewWorld(1)
+	if err != nil {
+		return m, idle, err
+	}
+	dir, err := benchFolder()
+	if err != nil {
+		return m, idle, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	counters := make([]*meter, n)
+	s, err := NewSwarm(w, SwarmConfig{
+		Dir: dir, Peers: n, InMemory: true, Listen: listen, Endpoint: endpoint,
+		Libp2p: func(i int) []libp2p.Option {
+			counters[i] = new(meter)
+			return []libp2p.Option{libp2p.BandwidthReporter(counters[i])}
+		},
+		Tune: func(i int, c *node.Config) {
+			if i > 0 {
+				c.Bootstrap = []string{endpoint(0)}
+			}
+		},
+	})
+	if err != nil {
+		return m, idle, err
+	}
+	defer func() { err = errors.Join(err, s.StopAll()) }()
+	phase("meeting")
+	var made atomic.Int64
+	count := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
+		if c.Stat().Direction == network.DirOutbound {
+			made.Add(1)
+		}
+	}}
+	began, cpu := time.Now(), processTime()
+	waiting, cancel := context.WithTimeout(ctx, startTime)
+	defer cancel()
+	var g sync.WaitGroup
+	for _, p := range s.Peers {
+		if err := s.Start(ctx, p); err != nil {
+			return m, idle, err
+		}
+		p.Node.Host().Network().Notify(count)
+		g.Go(func() {
+			look := time.NewTicker(20 * time.Millisecond)
+			defer look.Stop()
+			for p.living() < n && waiting.Err() == nil {
+				<-look.C
+			}
+		})
+	}
+	m.Started = time.Since(began)
+	g.Wait()
+	if waiting.Err() != nil {
+		var views []int
+		for _, p := range s.Peers {
+			views = append(views, p.living())
+		}
+		return m, idle, fmt.Errorf("of %d nodes, each sees alive %v: %w", n, views, waiting.Err())
+	}
+	m.View, m.CPU, m.Connections = time.Since(began), processTime()-cpu, int(made.Load())
+	for _, p := range s.Peers {
+		st := p.Channel.MemberStats()
+		m.Checks += st.Checks
+		m.Words += st.Words
+	}
+	if short {
+		return m, idle, nil
+	}
+	phase("settling")
+	if err := pause(ctx, stirTime); err != nil {
+		return m, idle, err
+	}
+	phase("idle")
+	idle, err = s.idle(ctx, counters)
+	return m, idle, err
+}
+
+// living is how many members a peer believes alive, itself included.
+func (p *Peer) living() (n int) {
+	for _, m := range p.Channel.Members() {
+		if m.State == membership.Alive {
+			n++
+		}
+	}
+	return n
+}
+
+// idle measures what the nodes cost now.
+func (s *Swarm) idle(ctx context.Context, counters []*meter) (out Idle, err error) {
+	sum := func() (bytes int64, c membership.Stats) {
+		for i, p := range s.Peers {
+			bytes += counters[i].n.Load()
+			m := p.Channel.MemberStats()
+			c.Checks += m.Checks
+			c.Words += m.Words
+			c.Suspicions += m.Suspicions
+		}
+		return bytes, c
+	}
+	began, cpu := time.Now(), processTime()
+	b0, m0 := sum()
+	if err := pause(ctx, idleTime); err != nil {
+		return out, err
+	}
+	cpu = processTime() - cpu
+	b1, m1 := sum()
+	n := float64(len(s.Peers)) * time.Since(began).Seconds()
+	for _, p := range s.Peers {
+		out.Connections += float64(len(p.Node.Host().Network().Conns())) / float64(len(s.Peers))
+	}
+	out.CPU = time.Duration(float64(cpu) / n)
+	out.Bytes, out.Words, out.Checks = float64(b1-b0)/n, float64(m1.Words-m0.Words)/n, float64(m1.Checks-m0.Checks)/n
+	out.Suspicions = m1.Suspicions - m0.Suspicions
+	return out, nil
+}
+
+// pause waits on the real clock. For benchmarks.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A meter counts the bytes of all streams, both ways.
+type meter struct {
+	metrics.Reporter // the rest isn't asked
+	n                atomic.Int64
+}
+
+func (m *meter) LogSentMessage(int64)                                   {}
+func (m *meter) LogRecvMessage(int64)                                   {}
+func (m *meter) LogSentMessageStream(n int64, _ protocol.ID, _ peer.ID) { m.n.Add(n) }
+func (m *meter) LogRecvMessageStream(n int64, _ protocol.ID, _ peer.ID) { m.n.Add(n) }

@@ -1,0 +1,176 @@
+package membership
+
+import (
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"grapevine/msp"
+)
+
+// A Circle says whom a node dials, of the members that it isn't connected to.
+// It is a pure state machine: Due takes who they are and the time. The view
+// needs few connections, for members tell each other of all others; so the rest
+// is made at leisure, and a network that starts as a whole first knows itself
+// and then computes handshakes:
+//
+//   - The first few are dialled at once; then one in each pause, at random. A
+//     channel of up to mostPeers is fully connected in the end, so that a body
+//     is one hop from whoever needs it.
+//   - Of two that know of each other the one with the lower peer ID dials. The
+//     other does so only when it has waited in vain, so that there is one
+//     connection rather than two.
+//   - Who is dead, or was known before this start and hasn't been heard since, is
+//     tried for ever with growing pauses, by both sides.
+//
+// A Circle is not safe for concurrent use.
+type Circle struct {
+	self  peer.ID
+	seed  uint64
+	next  time.Time // of a dial at leisure
+	known map[peer.ID]*stranger
+	alive int // dials under way of the living
+	lost  int // and of the others
+}
+
+const (
+	fewPeers   = 8  // connections that are made at once
+	mostPeers  = 64 // connections up to which we dial
+	aliveDials = 3  // at once
+	lostDials  = 16 // at once: many that are cut off must not keep one waiting that is back
+	leisure    = 250 * time.Millisecond
+	courtesy   = 1 * time.Second  // to who has the lower peer ID, while we have few
+	reserve    = 15 * time.Second // then
+	shortTry   = 100 * time.Millisecond
+	longTry    = 3 * time.Second
+	leastWait  = 25 * time.Millisecond
+)
+
+// A stranger is a member that isn't connected.
+type stranger struct {
+	since time.Time
+	next  time.Time // it may be dialled again
+	pause time.Duration
+	under *int // the count of dials under way that has it; nil: none
+}
+
+// NewCircle returns the circle of a host that has met nobody.
+func NewCircle(self peer.ID, seed uint64) *Circle {
+	return &Circle{self: self, seed: seed, known: make(map[peer.ID]*stranger)}
+}
+
+// Due returns whom to dial now, of all members that aren't connected and can be
+// dialled; connected is how many hosts are. Each that is returned MUST be
+// followed by a Done. If nothing happens, Due is worth asking again after wait;
+// 0: never.
+func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []Member, wait time.Duration) {
+	c.forget(strangers)
+	room := mostPeers - connected - c.alive - c.lost
+	if room <= 0 {
+		return nil, 0 // what frees a place is worth asking again
+	}
+	soonest := now.Add(reserve)
+	// ripe says whether at has come.
+	ripe := func(at time.Time) bool {
+		if now.Before(at) && at.Before(soonest) {
+			soonest = at
+		}
+		return !now.Before(at)
+	}
+	longest := longTry * time.Duration(1+len(strangers)/lostDials)
+	few := connected+c.alive < fewPeers
+	leisurely := ripe(c.next)
+	var ours, theirs []Member
+	for _, m := range strangers {
+		s := c.known[m.Peer]
+		if s == nil {
+			s = &stranger{since: now}
+			c.known[m.Peer] = s
+		}
+		lives := m.State != Dead && m.PKIID != msp.PKIID{}
+		patience := courtesy
+		if lives && !few {
+			patience = reserve
+		}
+		switch {
+		case s.under != nil || !ripe(s.next):
+		case c.self > m.Peer && !ripe(s.since.Add(patience)):
+		case !lives:
+			if c.lost < lostDials && room > 0 {
+				dial = append(dial, c.begin(m, &c.lost, longest, now))
+				room--
+			}
+		case c.self < m.Peer:
+			ours = append(ours, m)
+		default:
+			theirs = append(theirs, m)
+		}
+	}
+	for c.alive < aliveDials && room > 0 && len(ours)+len(theirs) > 0 {
+		if connected+c.alive >= fewPeers {
+			if !leisurely {
+				break
+			}
+			leisurely = false
+			c.next = now.Add(leisure/2 + c.upTo(leisure))
+			ripe(c.next)
+		}
+		from := &ours
+		if len(ours) == 0 {
+			from = &theirs
+		}
+		dial = append(dial, c.begin(c.take(from), &c.alive, longTry, now))
+		room--
+	}
+	if len(strangers) > 0 {
+		wait = max(soonest.Sub(now), leastWait)
+	}
+	return dial, wait
+}
+
+// Done tells that a dial has ended, well or not.
+func (c *Circle) Done(p peer.ID) {
+	if s := c.known[p]; s != nil && s.under != nil {
+		*s.under--
+		s.under = nil
+	}
+}
+
+func (c *Circle) begin(m Member, under *int, longest time.Duration, now time.Time) Member {
+	s := c.known[m.Peer]
+	s.under = under
+	*under++
+	s.pause = min(max(2*s.pause, shortTry), longest)
+	s.next = now.Add(s.pause/2 + c.upTo(s.pause))
+	return m
+}
+
+// take takes one of them out, at random.
+func (c *Circle) take(from *[]Member) Member {
+	all := *from
+	i, last := splitmix(&c.seed)%uint64(len(all)), len(all)-1
+	m := all[i]
+	all[i] = all[last]
+	*from = all[:last]
+	return m
+}
+
+func (c *Circle) upTo(d time.Duration) time.Duration {
+	return time.Duration(splitmix(&c.seed) % uint64(d))
+}
+
+// forget drops who isn't a stranger any more.
+func (c *Circle) forget(strangers []Member) {
+	if len(c.known) == 0 {
+		return
+	}
+	still := make(map[peer.ID]bool, len(strangers))
+	for _, m := range strangers {
+		still[m.Peer] = true
+	}
+	for p, s := range c.known {
+		if !still[p] && s.under == nil {
+			delete(c.known, p)
+		}
+	}
+}
