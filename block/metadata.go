@@ -136,3 +136,13 @@ func readSignatures(rest fields) ([]signature, error) {
 	}
 	return list, nil
 }
+
+// LastConfigOf returns the signed number of the last configuration block, which
+// is a configuration block's own. The block is one that was verified.
+func LastConfigOf(b *common.Block) (uint64, error) {
+	m, err := readMetadata(b.GetMetadata(), -1)
+	if err != nil {
+		return 0, fmt.Errorf("block %d: %w", b.GetHeader().GetNumber(), err)
+	}
+	return m.lastConfig, nil
+}

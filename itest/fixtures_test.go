@@ -13,9 +13,11 @@ import (
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
 	"grapevine/block"
 	"grapevine/channel"
+	"grapevine/ledger"
 	"grapevine/msp"
 	"grapevine/node"
 )
@@ -28,6 +30,9 @@ type recording struct {
 	chain []*common.Block
 	conf  *channel.Config // of block 0
 	tip   block.Tip       // as every real peer reported it
+
+	verdicts []ledger.Verdict  // codes and commit hashes, as a real peer kept them
+	state    map[string][]byte // of the chaincode's namespace, but for composite keys, as queries answered
 }
 
 // record loads the recorded network called name, or skips the test where no
@@ -76,7 +81,43 @@ func record(t *testing.T, name string) *recording {
 		r.tip = tip
 	}
 	require.EqualValues(t, len(r.chain), r.tip.Height)
+	for n := range r.chain {
+		raw, err := os.ReadFile(filepath.Join(r.dir, "peerblocks", fmt.Sprintf("%04d.block", n)))
+		require.NoError(t, err)
+		b, err := block.Decode(raw)
+		require.NoError(t, err)
+		m := &common.Metadata{}
+		require.NoError(t, proto.Unmarshal(b.Metadata.Metadata[common.BlockMetadataIndex_COMMIT_HASH], m))
+		r.verdicts = append(r.verdicts, ledger.Verdict{Codes: b.Metadata.Metadata[common.BlockMetadataIndex_TRANSACTIONS_FILTER], CommitHash: m.Value})
+	}
+	raw, err = os.ReadFile(filepath.Join(r.dir, "state.json"))
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(raw, &r.state))
 	return r
+}
+
+// judged holds a ledger's verdicts and world state against those of the real
+// peers, and returns the state hashes.
+func (r *recording) judged(t *testing.T, l *ledger.Ledger) (hashes [][32]byte) {
+	t.Helper()
+	for n, want := range r.verdicts {
+		v, err := l.Verdict(uint64(n))
+		require.NoError(t, err)
+		require.Equal(t, want.Codes, v.Codes, "block %d", n)
+		require.Equal(t, string(want.CommitHash), string(v.CommitHash), "block %d", n)
+		hashes = append(hashes, v.StateHash)
+	}
+	w, err := l.World(t.Context())
+	require.NoError(t, err)
+	got := map[string][]byte{}
+	for x, err := range w.Range("basic", "\x01", "") {
+		require.NoError(t, err)
+		got[x.Key.Key] = x.Value
+	}
+	require.Equal(t, r.state, got)
+	require.Equal(t, hashes[len(hashes)-1], w.Hash())
+	require.NoError(t, w.Close())
+	return hashes
 }
 
 // peer gives a node the identity of peer k of an organisation: its folder as

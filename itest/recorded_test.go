@@ -89,7 +89,7 @@ func (b barred) Blocks(context.Context, uint64) iter.Seq2[*common.Block, error] 
 // goes through AtomicBroadcast to the leaders of three organisations and from
 // them to their followers, who know no orderer. Every node is a peer of that
 // network by its own MSP folder, and ends with the hash that the real peers
-// reported.
+// reported, their verdict on each transaction and their world state.
 func TestRecordedChainReachesEveryLedger(t *testing.T) {
 	for _, c := range []struct {
 		network  string
@@ -162,7 +162,9 @@ func carry(t *testing.T, r *recording, overrides map[string]node.Override) {
 			require.Equal(t, want.Data.Data, b.Data.Data)
 		}
 	}
+	hashes := r.judged(t, channels[0].Ledger())
 	for i, ch := range channels {
+		require.Equal(t, hashes, r.judged(t, ch.Ledger()))
 		s := ch.Status()
 		require.NoError(t, s.Halted)
 		require.Equal(t, i < len(orgs), s.Leading)

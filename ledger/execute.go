@@ -101,13 +101,18 @@ const (
 
 // Judge lets e judge the transactions of blocks to come, and of those that are
 // kept and not judged. Few of these are judged by the next Append; CatchUp judges
-// all. Nil ends judging.
+// all. Nil ends judging, as it is at the start.
 func (l *Ledger) Judge(e Executor) {
 	l.appending.Lock()
 	defer l.appending.Unlock()
 	l.exec = e
-	l.unjudged.Store(nil)
+	if l.unjudged.Store(nil); e == nil {
+		l.unjudged.Store(&errNobody)
+	}
 }
+
+// errNobody is why the state of a ledger without an executor doesn't follow.
+var errNobody error = fmt.Errorf("nobody judges here: %w", ErrUnjudged)
 
 // CatchUp judges what is kept and not judged, while Append goes on, and returns
 // when nothing is left, or with the error of ctx or of the store. Progress, which
@@ -161,7 +166,9 @@ func (l *Ledger) forgetState() error {
 	); err != nil {
 		return errors.Join(err, b.Close())
 	}
-	l.unjudged.Store(nil)
+	if l.exec != nil {
+		l.unjudged.Store(nil)
+	}
 	l.pending, err = l.db.commit(b, func() { l.settle(m) })
 	return err
 }

@@ -33,7 +33,9 @@ type Ledger struct {
 }
 
 func newLedger(d *DB, name string, r record) *Ledger {
-	return &Ledger{db: d, name: name, record: r}
+	l := &Ledger{db: d, name: name, record: r}
+	l.unjudged.Store(&errNobody)
+	return l
 }
 
 // Name returns the channel's name.

@@ -10,12 +10,15 @@ import (
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"grapevine/block"
 )
 
-// StateTip is how far the world state has come.
+// StateTip is how far the world state has come, and the blocks at that moment.
 type StateTip struct {
-	Height uint64   // blocks judged, the first ones; at most the ledger's height
-	Hash   [32]byte // of the state behind them; zero at height 0
+	Height uint64    // blocks judged, the first ones
+	Hash   [32]byte  // of the state behind them; zero at height 0
+	Blocks block.Tip // those kept, at least as many
 	// Unjudged says why the state doesn't follow, wrapped in ErrUnjudged; nil
 	// while it does.
 	Unjudged error
@@ -23,18 +26,12 @@ type StateTip struct {
 
 // State returns how far the world state has come.
 func (l *Ledger) State() StateTip {
-	s := l.sub.get().state
-	t := StateTip{Height: s.height, Hash: s.hash}
+	m := l.sub.get()
+	t := StateTip{Height: m.state.height, Hash: m.state.hash, Blocks: m.Tip}
 	if err := l.unjudged.Load(); err != nil {
 		t.Unjudged = *err
 	}
 	return t
-}
-
-// Tips returns the height of the blocks and of the state at one moment.
-func (l *Ledger) Tips() (height, state uint64, stateHash [32]byte) {
-	m := l.sub.get()
-	return m.Height, m.state.height, m.state.hash
 }
 
 // Verdict returns how block n was judged: ErrNotFound if the block isn't held,

@@ -77,6 +77,9 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 	if err := c.configure(); err != nil {
 		return nil, err
 	}
+	if err := c.judgeOnwards(); err != nil {
+		return nil, err
+	}
 	var err error
 	c.source = c.newSource()
 	n.metrics.at(c.name, led.Height())
@@ -198,6 +201,7 @@ func (c *Channel) run(ctx context.Context) error {
 	g.Go(func() error { return c.sync.Run(gctx) })
 	g.Go(func() error { return c.tellProgress(gctx) })
 	g.Go(func() error { return c.elect.Run(gctx, c.lead) })
+	g.Go(func() error { return c.judgeKept(gctx) })
 	g.Go(func() error {
 		select {
 		case err := <-c.fork:

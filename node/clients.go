@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"iter"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	"github.com/hyperledger/fabric-protos-go-apiv2/peer"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"grapevine/deliver"
@@ -86,7 +88,7 @@ func (j judged) Blocks(ctx context.Context, from uint64) iter.Seq2[*common.Block
 	return func(yield func(*common.Block, error) bool) {
 		for b, err := range j.Ledger.Blocks(ctx, from) {
 			if err == nil {
-				b = withCodes(b)
+				b = j.withCodes(b)
 			}
 			if !yield(b, err) {
 				return
@@ -95,19 +97,24 @@ func (j judged) Blocks(ctx context.Context, from uint64) iter.Seq2[*common.Block
 	}
 }
 
-// withCodes returns the block with a code for each transaction.
-func withCodes(b *common.Block) *common.Block {
+// withCodes returns the block as a committing peer keeps it: with a code for each
+// transaction and the commit hash, or, where nobody has judged it, NOT_VALIDATED.
+func (j judged) withCodes(b *common.Block) *common.Block {
 	m := &common.BlockMetadata{}
 	if b.Metadata != nil {
 		m = proto.CloneOf(b.Metadata)
 	}
-	for len(m.Metadata) <= int(common.BlockMetadataIndex_TRANSACTIONS_FILTER) {
+	for len(m.Metadata) <= int(common.BlockMetadataIndex_COMMIT_HASH) {
 		m.Metadata = append(m.Metadata, nil)
 	}
-	codes := make([]byte, len(b.GetData().GetData()))
-	for i := range codes {
-		codes[i] = byte(peer.TxValidationCode_NOT_VALIDATED)
+	v, err := j.Verdict(b.GetHeader().GetNumber())
+	if err != nil {
+		v = ledger.Verdict{Codes: slices.Repeat([]byte{byte(peer.TxValidationCode_NOT_VALIDATED)}, len(b.GetData().GetData()))}
 	}
-	m.Metadata[common.BlockMetadataIndex_TRANSACTIONS_FILTER] = codes
+	m.Metadata[common.BlockMetadataIndex_TRANSACTIONS_FILTER] = v.Codes
+	m.Metadata[common.BlockMetadataIndex_COMMIT_HASH] = nil
+	if len(v.CommitHash) > 0 {
+		m.Metadata[common.BlockMetadataIndex_COMMIT_HASH] = protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), v.CommitHash)
+	}
 	return &common.Block{Header: b.Header, Data: b.Data, Metadata: m}
 }

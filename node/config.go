@@ -72,6 +72,9 @@ type Config struct {
 	AliveExpiry time.Duration
 	// Version is told to members.
 	Version string
+	// Judge has transactions judged by Fabric's rules and the world state kept.
+	// Without, the peer keeps blocks alone.
+	Judge bool
 	// BindingLife is how long a binding of the host key to the MSP identity
 	// lasts: how long a stolen host key works. It is renewed at half time.
 	BindingLife time.Duration
@@ -146,6 +149,7 @@ func Default() Config {
 		MaxPeers:    256,
 		Leader:      election.Standby,
 		Alive:       time.Second,
+		Judge:       true,
 		BindingLife: bindingLife,
 		BufferBytes: 64 << 20,
 	}

@@ -11,6 +11,7 @@ import (
 	"grapevine/blocksync"
 	"grapevine/channel"
 	"grapevine/election"
+	"grapevine/ledger"
 	"grapevine/membership"
 	"grapevine/msp"
 )
@@ -27,14 +28,16 @@ type ChannelStatus struct {
 	Orderer    string // endpoint that it is connected to, or ""
 	SourceKind string // of the newest block: "orderer", "push", "pull", "state", "none"
 	SourceName string
+	State      ledger.StateTip
 	Members    int // connected and admitted members that aren't known to be dead, this node included
 	Halted     error
 }
 
 // Status tells of the channel as this node sees it now.
 func (c *Channel) Status() ChannelStatus {
+	st := c.ledger.State()
 	s := ChannelStatus{
-		Name: c.name, Tip: c.ledger.Tip(), Mode: c.elect.Mode(), Leading: c.elect.Leading(),
+		Name: c.name, Tip: st.Blocks, State: st, Mode: c.elect.Mode(), Leading: c.elect.Leading(),
 		Members: c.living() + 1, Halted: c.Halted(),
 	}
 	if o, ok := c.source.(interface{ Source() string }); ok && s.Leading {
