@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -63,7 +62,7 @@ func newOrdered(o *Orderer, led *ledger.Ledger) (*ordered, error) {
 		Name:    led.Name(),
 		Channel: func() orderer.Channel { return c.conf.Load() },
 		Ledger:  led, Signer: o.cfg.Signer,
-		Dir:         filepath.Join(o.cfg.Dir, "raft", led.Name()),
+		Dir:         o.raftDir(led.Name()),
 		Keys:        o.keys,
 		Links:       c.links,
 		Endpoints:   c.endpoints,
@@ -135,8 +134,11 @@ func (c *ordered) isOrderer(p peer.ID) bool {
 
 // endpoints are the orderers' gRPC listeners.
 func (c *ordered) endpoints() []orderer.Endpoint {
-	var out []orderer.Endpoint
-	for _, o := range c.conf.Load().Orderers() {
+	return endpointsOf(c.conf.Load())
+}
+
+func endpointsOf(conf *channel.Config) (out []orderer.Endpoint) {
+	for _, o := range conf.Orderers() {
 		out = append(out, orderer.Endpoint{Address: o.Endpoint, Roots: o.TLSRoots})
 	}
 	return out
@@ -145,6 +147,9 @@ func (c *ordered) endpoints() []orderer.Endpoint {
 // committed takes up what just became durable.
 func (c *ordered) committed(bs []block.Verified) error {
 	for _, v := range bs {
+		if err := c.node.pinned(v, c.name); err != nil {
+			return err
+		}
 		if !v.IsConfig() {
 			continue
 		}

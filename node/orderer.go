@@ -16,13 +16,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	"google.golang.org/protobuf/proto"
 
 	"grapevine/block"
 	"grapevine/channel"
@@ -35,8 +33,10 @@ import (
 
 // OrdererConfig is what an ordering node is made of.
 type OrdererConfig struct {
-	// Dir holds the host key, the ledger and Raft's log.
+	// Dir holds the host key and the ledger.
 	Dir string
+	// RaftDir holds Raft's logs; empty: raft in Dir.
+	RaftDir string
 	// Name is shown to people.
 	Name string
 	// NetworkID is that of the peers; see [Config].
@@ -81,10 +81,20 @@ type Orderer struct {
 	started  time.Time
 	broken   chan error
 
-	mu     sync.Mutex
-	chains map[string]*ordered // owned by mu
-	spawn  func(*ordered)      // set while Run runs, owned by mu
-	closed bool                // owned by mu
+	mu       sync.Mutex
+	chains   map[string]*ordered // owned by mu
+	joins    map[string]*joining // channels whose block 0 is looked for, owned by mu
+	pins     map[string]pin      // blocks that channels were joined by and haven't come to, owned by mu
+	removing map[string]bool     // owned by mu
+	spawn    func(*ordered)      // set while Run runs, owned by mu
+	seek     func(*joining)      // likewise
+	closed   bool                // owned by mu
+}
+
+// A pin is a block that a chain must lead to.
+type pin struct {
+	number uint64
+	hash   [32]byte
 }
 
 // OpenOrderer opens the ledger, binds the sockets and opens every channel
@@ -93,7 +103,7 @@ func OpenOrderer(cfg OrdererConfig) (*Orderer, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	o := &Orderer{stack: newStack(cfg.Log), cfg: cfg, chains: map[string]*ordered{}, started: time.Now(), broken: make(chan error, 1)}
+	o := &Orderer{stack: newStack(cfg.Log), cfg: cfg, chains: map[string]*ordered{}, joins: map[string]*joining{}, pins: map[string]pin{}, removing: map[string]bool{}, started: time.Now(), broken: make(chan error, 1)}
 	if err := o.open(); err != nil {
 		return nil, errors.Join(err, o.Close())
 	}
@@ -145,6 +155,9 @@ func (o *Orderer) open() error {
 		Certificate: func() *tls.Certificate { return &o.pairs()[0] }, ClientRoots: o.clientRoots(), Logger: o.log,
 		Refused: func(ch string, r *wire.Reason) { o.metrics.refused(ch, r) },
 	})
+	if err := o.recover(); err != nil {
+		return err
+	}
 	for _, name := range o.db.Channels() {
 		led, err := o.db.Channel(name)
 		if err == nil {
@@ -205,8 +218,20 @@ func (o *Orderer) Run(ctx context.Context) error {
 			return c.run(ctx)
 		})
 	}
+	o.seek = func(j *joining) {
+		ctx, cancel := context.WithCancel(gctx)
+		j.cancel = cancel
+		g.Go(func() error {
+			defer close(j.done)
+			defer cancel()
+			return o.findGenesis(ctx, j)
+		})
+	}
 	for _, c := range o.chains {
 		o.spawn(c)
+	}
+	for _, j := range o.joins {
+		o.seek(j)
 	}
 	o.mu.Unlock()
 	g.Go(func() error { return o.server.Run(gctx, o.listener) })
@@ -224,7 +249,7 @@ func (o *Orderer) Run(ctx context.Context) error {
 		<-gctx.Done()
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		o.spawn, o.closed = nil, true // while the group still counts: nothing is started behind its back
+		o.spawn, o.seek, o.closed = nil, nil, true // while the group still counts: nothing is started behind its back
 		return nil
 	})
 	err := g.Wait()
@@ -262,42 +287,6 @@ func (o *Orderer) Close() error {
 	return errors.Join(errs...)
 }
 
-// Join makes this node order the channel of a genesis block. Joining again with
-// the same block changes nothing.
-func (o *Orderer) Join(genesis *common.Block) error {
-	raw, err := proto.Marshal(genesis)
-	if err != nil {
-		return fmt.Errorf("genesis block: %w", err)
-	}
-	v, err := block.Genesis(raw)
-	if err != nil {
-		return fmt.Errorf("genesis block: %w", err)
-	}
-	conf, err := channel.Parse(genesis)
-	if err != nil {
-		return fmt.Errorf("genesis block: %w", err)
-	}
-	if conf.Consensus() != channel.ConsensusRaft {
-		return fmt.Errorf("channel %s: consensus type %s: %w", conf.Channel(), conf.Consensus(), orderer.WrongConsensus)
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	led, err := o.db.Channel(conf.Channel())
-	if errors.Is(err, ledger.ErrNotFound) {
-		led, err = o.db.Create(conf.Channel(), v)
-	}
-	if err != nil {
-		return fmt.Errorf("channel %s: %w", conf.Channel(), err)
-	}
-	if err := sameGenesis(led, v.Hash()); err != nil {
-		return err
-	}
-	if o.chains[conf.Channel()] != nil {
-		return nil
-	}
-	return o.add(led)
-}
-
 // add opens the chain over a ledger. mu is held, or the node is being opened.
 func (o *Orderer) add(led *ledger.Ledger) error {
 	c, err := newOrdered(o, led)
@@ -325,6 +314,11 @@ func (o *Orderer) readable(name string) (deliver.Channel, bool) {
 		return deliver.Channel{}, false
 	}
 	return c.readable(), true
+}
+
+// raftDir is where a channel's part of Raft's log lies.
+func (o *Orderer) raftDir(name string) string {
+	return filepath.Join(cmp.Or(o.cfg.RaftDir, filepath.Join(o.cfg.Dir, "raft")), name)
 }
 
 func (o *Orderer) find(name string) *ordered {

@@ -241,3 +241,38 @@ func TestRemovedWhileAway(t *testing.T) {
 	c.submit(1, rest...)
 	c.same(0, 1, 2)
 }
+
+// A node that comes back without its folder has forgotten what it agreed to: it doesn't vote until a leader has brought it
+// level, so that one that lacks what was agreed on can't be chosen with its help.
+func TestWithoutMemory(t *testing.T) {
+	c := newCluster(t, 3, batchOf(1), time.Second)
+	c.start(0, 1, 2)
+	lead := c.leader()
+	behind, forgets := (lead+1)%3, (lead+2)%3
+	c.submit(1, lead)
+	c.same(0, 1, 2)
+	c.kill(behind)
+	c.submit(3, lead) // agreed on by the leader and the one that is about to forget
+	c.same(lead, forgets)
+	c.kill(forgets)
+	c.members[forgets].dir = t.TempDir()
+	c.isolate(lead, true) // its gRPC still answers
+	c.start(behind, forgets)
+	require.True(t, await(func() bool { return c.hub.dialled(c.members[lead].links) > 20 }), "they look for the leader, and elect nobody")
+	for _, i := range []int{behind, forgets} {
+		require.Zero(t, c.members[i].chain.Leader().ID)
+	}
+	c.isolate(lead, false)
+	client := c.w.clientOf(nil, c.members[behind].node, c.members[forgets].node)
+	a, err := client.Submit(ctxFor(t, waitLimit), c.w.tx(100, 100))
+	require.NoError(t, err)
+	require.Equal(t, common.Status_SUCCESS, a.Status)
+	c.same(0, 1, 2)
+	for _, m := range c.members {
+		require.Equal(t, 5, m.distinct())
+	}
+	// It votes now.
+	c.kill(lead)
+	c.submit(1, behind, forgets)
+	c.same(behind, forgets)
+}

@@ -173,8 +173,11 @@ func (p *consensus) start(closing context.Context) error {
 	if err != nil {
 		return fmt.Errorf("raft snapshots: %w", err)
 	}
-	if err := p.begin(snaps, trans); err != nil {
+	if err := p.begin(closing, snaps, trans); err != nil {
 		return fmt.Errorf("begin the raft cluster: %w", err)
+	}
+	if err := p.recall(); err != nil {
+		return err
 	}
 	p.raft, err = raft.NewRaft(conf, p.machine, p.store, p.store, snaps, trans)
 	if err != nil {
@@ -194,7 +197,7 @@ func (p *consensus) batches() int {
 // begin makes a new cluster, unless this node is in one: all consenters of a genesis block begin the same one, each for
 // itself. Where the chain is older, only a consenter that is alone can; others wait for the leader to take them in. Indexes
 // in a chain always rise, so that a new log over an old chain begins where the chain's blocks end, by way of a snapshot.
-func (p *consensus) begin(snaps raft.SnapshotStore, trans raft.Transport) error {
+func (p *consensus) begin(ctx context.Context, snaps raft.SnapshotStore, trans raft.Transport) error {
 	kept, err := snaps.List()
 	if err != nil || len(kept) > 0 {
 		return err
@@ -207,7 +210,7 @@ func (p *consensus) begin(snaps raft.SnapshotStore, trans raft.Transport) error 
 		all.Servers = append(all.Servers, raft.Server{ID: serverID(c.ID), Address: raft.ServerAddress(serverID(c.ID))})
 	}
 	switch m := p.machine; {
-	case m.last == 0 && (m.tip.Height == 1 || p.alone()):
+	case m.last == 0 && (p.alone() || m.tip.Height == 1 && p.chain.young(ctx)):
 		return p.store.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(all)})
 	case p.alone():
 		sink, err := snaps.Create(raft.SnapshotVersionMax, m.last, 1, all, m.last, trans)
@@ -217,7 +220,7 @@ func (p *consensus) begin(snaps raft.SnapshotStore, trans raft.Transport) error 
 		return m.mark().Persist(sink)
 	}
 	p.chain.c.Logger.Info("waiting for the leader to send the log", "channel", p.chain.c.Name)
-	return nil
+	return p.store.SetUint64(blankKey, 1)
 }
 
 // closeLinks ends the streams to the others, and all calls under way on them.

@@ -180,6 +180,12 @@ func listedIn(b *common.Block) ([]Consenter, error) {
 	return out, nil
 }
 
+// Named says whether a certificate in PEM, of a consenter in a configuration, has one of the keys.
+func Named(text []byte, keys []Key) bool {
+	k, ok := keyIn(text)
+	return ok && slices.Contains(keys, k)
+}
+
 // keyIn is the key of a certificate in PEM. A certificate that doesn't parse names nobody.
 func keyIn(text []byte) (Key, bool) {
 	b, _ := pem.Decode(text)

@@ -18,10 +18,11 @@ type hub struct {
 	open  map[*wire]struct{} // guarded by mu
 
 	voting map[string]func() []orderer.Consenter // guarded by mu: whom the node at an address counts among the voters
+	dials  map[string]int                        // guarded by mu: in vain, by address
 }
 
 func newHub() *hub {
-	return &hub{takes: map[string]taker{}, cut: map[[2]string]bool{}, open: map[*wire]struct{}{}, voting: map[string]func() []orderer.Consenter{}}
+	return &hub{takes: map[string]taker{}, cut: map[[2]string]bool{}, open: map[*wire]struct{}{}, voting: map[string]func() []orderer.Consenter{}, dials: map[string]int{}}
 }
 
 type taker struct {
@@ -53,6 +54,7 @@ func (p port) Dial(_ context.Context, to orderer.Consenter) (net.Conn, error) {
 	h.mu.Lock()
 	other := h.takes[to.Address()]
 	if other.take == nil || other.id != to.ID || h.cut[[2]string{p.self, to.Address()}] {
+		h.dials[to.Address()]++
 		h.mu.Unlock()
 		return nil, errors.New("nobody there")
 	}
@@ -110,4 +112,11 @@ func (h *hub) counts(who string, voting func() []orderer.Consenter) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.voting[who] = voting
+}
+
+// dialled is how often an address was dialled in vain.
+func (h *hub) dialled(who string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.dials[who]
 }

@@ -89,6 +89,9 @@ func (l *leader) run(ctx context.Context, broken <-chan struct{}) error {
 		case <-c.turned:
 			l.tend(ctx)
 		case <-tick.C:
+			if err := l.period.remember(); err != nil {
+				return err
+			}
 			l.tend(ctx)
 		case <-l.gone:
 			return nil

@@ -167,6 +167,7 @@ func (a consenterAddr) String() string { return string(a) }
 type transport struct {
 	*raft.NetworkTransport
 	layer *layer
+	blank blank
 
 	mu    sync.Mutex
 	level map[raft.ServerID]bool // guarded by mu
@@ -180,6 +181,11 @@ func newTransport(l *layer, out *logLines) *transport {
 		NetworkTransport: raft.NewNetworkTransport(l, 3, rpcTimeout, out),
 		layer:            l, level: make(map[raft.ServerID]bool),
 	}
+}
+
+// Consumer hands over the others' calls.
+func (t *transport) Consumer() <-chan raft.RPC {
+	return t.blank.gate(t.NetworkTransport.Consumer(), t.layer.done)
 }
 
 // AppendEntriesPipeline notes that the follower is level with the log.

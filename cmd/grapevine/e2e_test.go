@@ -192,6 +192,8 @@ func (m *machine) speaks(t *testing.T, first map[string]any) {
 			Name string
 			TLS  string
 			GRPC int
+
+			Admin int
 		}
 	}
 	dir := filepath.Join(m.root, "data", "grapevine", "dev")
@@ -205,7 +207,34 @@ func (m *machine) speaks(t *testing.T, first map[string]any) {
 	require.Equal(t, first["tipHash"], m.object(t, 0, "channel", "info", "mychannel", "--target", "peer1.org1")["tipHash"], "--wait returned when it had caught up")
 	require.Equal(t, true, m.object(t, 0, "state", "sync", "mychannel", "--wait", "--target", "peer1.org1")["done"])
 
+	m.participates(t, filepath.Join(dir, "crypto", "ordererOrganizations", "orderer"), net.Nodes[1].Admin, first["height"].(float64))
 	m.tails(t)
+}
+
+// participates takes a channel from an orderer and gives it back, by osnadmin and
+// by our own verbs; what it missed it gets from the others.
+func (m *machine) participates(t *testing.T, org string, port int, height float64) {
+	t.Helper()
+	user := filepath.Join(org, "users", "Admin@orderer", "tls")
+	osn := func(args ...string) string {
+		return m.run(t, 0, append([]string{
+			"osnadmin", "channel", args[0], "-o", "127.0.0.1:" + strconv.Itoa(port), "--ca-file", filepath.Join(org, "tlsca", "tlsca.orderer-cert.pem"),
+			"--client-cert", filepath.Join(user, "client.crt"), "--client-key", filepath.Join(user, "client.key"),
+		}, args[1:]...)...)
+	}
+	require.Contains(t, osn("list"), "Status: 200\n{\n\t\"systemChannel\": null,\n\t\"channels\": [\n")
+	require.Contains(t, osn("list", "-c", "mychannel"), `"consensusRelation": "consenter"`)
+	require.Equal(t, "Status: 204\n\n", osn("remove", "-c", "mychannel"))
+	require.NotContains(t, osn("list", "--no-status"), "Status")
+	m.refused(t, 1, "API007", "orderer", "channel", "list", "mychannel", "--target", "orderer1")
+	j := m.object(t, 0, "orderer", "channel", "join", "mychannel", "-b", "genesis.block", "--target", "orderer1")
+	require.ElementsMatch(t, []string{"apiVersion", "kind", "name", "consensusRelation", "status", "height", "reason"}, keys(j))
+	require.Contains(t, osn("join", "-c", "mychannel", "-b", "genesis.block"), "Status: 405")
+	require.Eventually(t, func() bool {
+		return of(m.object(t, 0, "orderer", "channel", "list", "--target", "orderer1"), "items")[0]["height"].(float64) >= height
+	}, 30*time.Second, 100*time.Millisecond)
+	m.refused(t, 1, "API008", "orderer", "channel", "list", "--target", "peer0.org1")
+	m.refused(t, 2, "API001", "orderer", "channel", "remove", "mychannel")
 }
 
 // tails follows a channel until it is interrupted.

@@ -29,7 +29,7 @@ var verbs = []func(a *app) *cobra.Command{
 	newDevCmd,
 	newStatusCmd,
 	newPeerCmd,
-	newOrdererCmd,
+	newOrdererCmd, newOSNAdminCmd,
 	newChannelCmd,
 	newBlockCmd,
 	newLedgerCmd,

@@ -48,8 +48,8 @@ core.yaml, as Fabric's peers have it, and CORE_ variables.`,
 
 func newOrdererCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use: "orderer", Short: "Run an ordering node", GroupID: groupOperate,
-		Example: "  grapevine orderer start --config orderer.yaml",
+		Use: "orderer", Short: "Run an ordering node, and see to its channels", GroupID: groupOperate,
+		Example: "  grapevine orderer start --config orderer.yaml\n  grapevine orderer channel list",
 	}
 	start := &cobra.Command{
 		Use: "start", Short: "Run an ordering node in the foreground",
@@ -75,7 +75,7 @@ General.BootstrapFile from its first start on.`,
 			return serve.Orderer(ctx, o, "", build(), log)
 		})
 	}
-	c.AddCommand(start)
+	c.AddCommand(start, newOrdererChannelCmd(a))
 	return c
 }
 

@@ -81,6 +81,16 @@ func (c *Client) Leave(ctx context.Context, ch string, purge bool) (*Left, error
 	return send[Left](ctx, c, http.MethodPost, channelPath(ch)+"/leave", url.Values{"purge": {strconv.FormatBool(purge)}}, nil)
 }
 
+// Ordered asks an ordering node what it is to its channels, or to the one named.
+func (c *Client) Ordered(ctx context.Context, ch string) (*OrderedChannelList, error) {
+	return get[OrderedChannelList](ctx, c, "/participation", url.Values{"channel": {ch}})
+}
+
+// RemoveOrdered has an ordering node remove a channel, with all it has of it.
+func (c *Client) RemoveOrdered(ctx context.Context, ch string) (*RemovedChannel, error) {
+	return send[RemovedChannel](ctx, c, http.MethodPost, "/participation/"+url.PathEscape(ch)+"/remove", nil, nil)
+}
+
 // Post sends an empty request outside the API, as the process that hosts a
 // development network takes them.
 func (c *Client) Post(ctx context.Context, path string) error {

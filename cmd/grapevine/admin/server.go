@@ -55,6 +55,7 @@ func (s *Server) Whole() http.Handler {
 	mux.HandleFunc("POST /api/v1/channels", s.handle(s.join))
 	mux.HandleFunc("POST /api/v1/channels/{ch}/leave", s.handle(s.leave))
 	mux.HandleFunc("POST /api/v1/channels/{ch}/fetch", s.handle(s.fetch))
+	mux.HandleFunc("POST /api/v1/participation/{ch}/remove", s.handle(s.removeOrdered))
 	return mux
 }
 
@@ -73,6 +74,7 @@ func (s *Server) ReadOnly() http.Handler {
 func (s *Server) reading(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/status", s.handle(func(*http.Request) (any, error) { return s.Status(), nil }))
 	mux.HandleFunc("GET /api/v1/channels", s.handle(s.channels))
+	mux.HandleFunc("GET /api/v1/participation", s.handle(s.participations))
 	mux.HandleFunc("GET /api/v1/channels/{ch}", s.handle(s.info))
 	mux.HandleFunc("GET /api/v1/channels/{ch}/config", s.handle(s.config))
 	mux.HandleFunc("GET /api/v1/channels/{ch}/transfer", s.handle(s.transfer))
@@ -159,6 +161,8 @@ func Explain(err error) error {
 	switch {
 	case errors.Is(err, node.ErrJoined):
 		return fault.New("CHN005", "").Because(err.Error()).From(err)
+	case errors.Is(err, node.ErrRemoving):
+		return fault.New("ORD005", "").Because(err.Error()).From(err)
 	case errors.Is(err, node.ErrLeaving):
 		return fault.New("CHN012", "").From(err)
 	case errors.Is(err, node.ErrNoChannel):
@@ -208,7 +212,8 @@ func (s *Server) join(r *http.Request) (any, error) {
 
 func (s *Server) leave(r *http.Request) (any, error) {
 	if s.Peer == nil {
-		return nil, fault.New(fault.NotHere, "an ordering node can't leave a channel in this build")
+		return nil, fault.New(fault.NotHere, "an ordering node doesn't leave a channel: it is removed").
+			Do("delete what the node has of it: grapevine orderer channel remove " + r.PathValue("ch"))
 	}
 	name := r.PathValue("ch")
 	purge := r.URL.Query().Get("purge") == "true"

@@ -31,6 +31,8 @@ var effective = lowered(
 	"General.TLS.Enabled", "General.TLS.Certificate", "General.TLS.PrivateKey", "General.TLS.ClientAuthRequired", "General.TLS.ClientRootCAs",
 	"Operations.ListenAddress", "Operations.TLS.Enabled", "Operations.TLS.Certificate", "Operations.TLS.PrivateKey",
 	"Operations.TLS.ClientAuthRequired", "Operations.TLS.ClientRootCAs", "Metrics.Provider",
+	"Admin.ListenAddress", "Admin.TLS.Enabled", "Admin.TLS.Certificate", "Admin.TLS.PrivateKey", "Admin.TLS.ClientAuthRequired", "Admin.TLS.ClientRootCAs",
+	"ChannelParticipation.Enabled", "ChannelParticipation.MaxRequestBodySize", "Consensus.WALDir",
 )
 
 func lowered(paths ...string) map[string]bool {

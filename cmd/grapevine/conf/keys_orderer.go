@@ -47,7 +47,7 @@ var ordererKeys = []Key{
 	{Path: "Metrics.Statsd.Address", Kind: Dial, Treatment: Honoured, Default: "127.0.0.1:8125", Fabric: "127.0.0.1:8125", Meaning: "statsd's address."},
 	{Path: "Metrics.Statsd.WriteInterval", Kind: Duration, Treatment: Honoured, Default: "30s", Fabric: "30s", Meaning: "How often figures are sent."},
 	{Path: "Metrics.Statsd.Prefix", Kind: String, Treatment: Honoured, Absent: "none", Meaning: "Put before each figure's name."},
-	{Path: "Admin.ListenAddress", Kind: Listen, Treatment: Honoured, Default: "127.0.0.1:9443", Fabric: "127.0.0.1:9443", Meaning: "Where channel participation is served."},
+	{Path: "Admin.ListenAddress", Kind: Listen, Treatment: Honoured, Default: "127.0.0.1:9443", Fabric: "127.0.0.1:9443", Meaning: "Where channel participation is served; without Admin.TLS only if this is set."},
 	{Path: "Admin.TLS.Enabled", Kind: Bool, Treatment: Honoured, Default: "false", Fabric: "false", Meaning: "TLS of the admin listener."},
 	{Path: "Admin.TLS.Certificate", Kind: Path, Treatment: Honoured, Absent: "none", Meaning: "Its certificate."},
 	{Path: "Admin.TLS.PrivateKey", Kind: Path, Treatment: Honoured, Absent: "none", Meaning: "Its key."},

@@ -65,7 +65,8 @@ func (s *Settings) Orderer() (*Orderer, error) {
 		},
 		MaxRequest: s.num("ChannelParticipation.MaxRequestBodySize"), Logging: s.logging(),
 	}
-	if s.flag("ChannelParticipation.Enabled") {
+	// Without TLS it is served only if somebody says where.
+	if s.flag("ChannelParticipation.Enabled") && (s.flag("Admin.TLS.Enabled") || s.set("Admin.ListenAddress")) {
 		o.Admin = Operations{Listen: s.str("Admin.ListenAddress"), TLS: s.ordererTLS("Admin.TLS.")}
 	}
 	if s.str("General.BootstrapMethod") == "file" {

@@ -102,6 +102,12 @@ func (s *Settings) DataDir() (dir string, named bool) {
 	return s.path("peer.fileSystemPath"), s.set("peer.fileSystemPath")
 }
 
+// OrdererDir is an ordering node's data folder. Named says that a file or a
+// variable gives it, not the default.
+func (s *Settings) OrdererDir() (dir string, named bool) {
+	return s.path("FileLedger.Location"), s.set("FileLedger.Location")
+}
+
 // ClientTLS names the files that a TLS client shows and trusts, as far as a file
 // or a variable does.
 func (s *Settings) ClientTLS() (cert, key, roots string) {

@@ -87,7 +87,7 @@ func (n *Network) plan() error {
 	}
 	n.NetworkID = "dev-" + hex.EncodeToString(id[:])
 	s := n.Shape
-	free, err := ports(3*s.Orderers + 2*s.Orgs*s.Peers)
+	free, err := ports(4*s.Orderers + 2*s.Orgs*s.Peers)
 	if err != nil {
 		return err
 	}
@@ -97,7 +97,7 @@ func (n *Network) plan() error {
 		base := path.Join("crypto", "ordererOrganizations", ordererOrg, "orderers", name)
 		n.Nodes = append(n.Nodes, Node{
 			Name: name, Org: ordererOrg, MSPID: ordererMSPID, Orderer: true,
-			MSP: path.Join(base, "msp"), TLS: path.Join(base, "tls"), Listen: take(), GRPC: take(), Operations: take(),
+			MSP: path.Join(base, "msp"), TLS: path.Join(base, "tls"), Listen: take(), GRPC: take(), Operations: take(), Admin: take(),
 		})
 	}
 	for o := 1; o <= s.Orgs; o++ {
@@ -213,6 +213,10 @@ func (n *Network) configure(v *Node) error {
 			},
 			"FileLedger": map[string]any{"Location": dir},
 			"Operations": map[string]any{"ListenAddress": local(v.Operations)},
+			"Admin": map[string]any{"ListenAddress": local(v.Admin), "TLS": map[string]any{
+				"Enabled": true, "Certificate": filepath.Join(n.path(v.TLS), "server.crt"), "PrivateKey": filepath.Join(n.path(v.TLS), "server.key"),
+				"ClientAuthRequired": true, "ClientRootCAs": []string{filepath.Join(n.path(v.TLS), "ca.crt")},
+			}},
 		})
 	}
 	var bootstrap []string

@@ -62,6 +62,7 @@ type Node struct {
 	Listen     int    `json:"listen"`     // libp2p, TCP and UDP
 	GRPC       int    `json:"grpc"`       // orderers only
 	Operations int    `json:"operations"` // HTTP
+	Admin      int    `json:"admin"`      // orderers only: HTTP, for osnadmin
 }
 
 // A Network is what DIR/network.json records.

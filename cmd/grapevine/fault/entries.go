@@ -106,9 +106,9 @@ var entries = []Entry{
 
 	// ORD: the ordering service.
 	{"ORD001", "the ordering service refused it", "", nil, ExitFailed, []string{"orderer.", "deliver."}},
-
 	{"ORD003", "no orderer answers", "", []string{"check the addresses and their TLS roots, or override them: peer.deliveryclient.addressOverrides"}, ExitUnreachable, []string{"orderer.unreachable", "orderer.no_endpoint"}},
 	{"ORD004", "the ordering service refuses this identity", "", nil, ExitIdentity, []string{"orderer.forbidden", "deliver.forbidden", "orderer.outsider"}},
+	{"ORD005", "the channel is being removed", "", []string{"try again in a moment"}, ExitFailed, nil},
 
 	// DEV: the development network. DEV008 is used up.
 	{"DEV001", "no development network here", "", []string{"make one: grapevine dev up"}, ExitUnreachable, nil},

@@ -20,7 +20,6 @@ import (
 
 	mspproto "github.com/hyperledger/fabric-protos-go-apiv2/msp"
 
-	"grapevine/block"
 	"grapevine/cmd/grapevine/admin"
 	"grapevine/cmd/grapevine/conf"
 	"grapevine/cmd/grapevine/fault"
@@ -181,64 +180,8 @@ func clientServices(c *conf.Peer) (node.ClientServices, error) {
 	return out, err
 }
 
-// Orderer runs an ordering node until ctx ends.
-func Orderer(ctx context.Context, c *conf.Orderer, name string, b admin.Build, log *Log) error {
-	id, err := LoadIdentity(c.MSPID, c.MSPDir, log.Logger)
-	if err != nil {
-		return err
-	}
-	if !c.TLS.Enabled {
-		return fault.New(fault.Contradiction, "General.TLS.Enabled is false").
-			Because("the ordering service's gRPC listener is served over TLS only").
-			Do("set General.TLS.Enabled, Certificate and PrivateKey (a tls/ folder of grapevine ca generate has them)")
-	}
-	cert, err := loadPair(c.TLS.Cert, c.TLS.Key)
-	if err != nil {
-		return err
-	}
-	var roots *x509.CertPool
-	if c.TLS.ClientAuth {
-		if roots, err = loadPool(c.TLS.ClientRoots); err != nil {
-			return err
-		}
-	}
-	listen := c.Listen
-	if len(listen) == 0 {
-		listen = []string{"/ip4/127.0.0.1/tcp/0"} // one node needs no other orderer to find it
-	}
-	reg := registry()
-	o, err := node.OpenOrderer(node.OrdererConfig{
-		Dir: c.Dir, Name: name, NetworkID: c.NetworkID, Signer: id.Signer, Chain: id.Chain, MSP: id.MSP,
-		Listen: listen, Address: c.GRPC, Certificate: *cert, ClientRoots: roots, Log: log.Logger, Metrics: reg, HostMetrics: reg,
-	})
-	if err != nil {
-		return startFault(err, c.Dir)
-	}
-	if c.Bootstrap != "" {
-		if err := joinFile(o, c.Bootstrap); err != nil {
-			return closing(admin.Explain(err), o.Close())
-		}
-	}
-	srv := &admin.Server{Orderer: o, Build: b, Name: name, Identity: id.Signer.Identity(), TLS: leaf(cert), Log: log.Logger}
-	err = runAll(ctx, o.Run, id, srv, c.Dir, c.Operations, reg, log)
-	return closing(err, o.Close())
-}
-
-func joinFile(o *node.Orderer, file string) error {
-	raw, err := os.ReadFile(file)
-	if err != nil {
-		return fault.Newf(fault.Unreadable, "cannot read the genesis block %s", file).From(err)
-	}
-	g, err := block.Genesis(raw)
-	if err != nil {
-		return fault.Newf("BLK003", "%s is no genesis block", file).Because(err.Error()).From(err).WithExit(fault.ExitConfig).
-			Do("name a genesis block in General.BootstrapFile")
-	}
-	return o.Join(g.Block())
-}
-
 // runAll runs a node with its listeners; the first that fails ends all.
-func runAll(ctx context.Context, run func(context.Context) error, id *Identity, srv *admin.Server, dir string, ops conf.Operations, reg *prometheus.Registry, log *Log) error {
+func runAll(ctx context.Context, run func(context.Context) error, id *Identity, srv *admin.Server, dir string, ops conf.Operations, reg *prometheus.Registry, log *Log, more ...func(context.Context) error) error {
 	sock, err := admin.Listen(dir)
 	if err != nil {
 		return err
@@ -255,6 +198,9 @@ func runAll(ctx context.Context, run func(context.Context) error, id *Identity, 
 	g.Go(func() error { return srv.Run(ctx, sock) })
 	if web != nil {
 		g.Go(func() error { return web.run(ctx) })
+	}
+	for _, f := range more {
+		g.Go(func() error { return f(ctx) })
 	}
 	return g.Wait()
 }
