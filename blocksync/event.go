@@ -27,6 +27,10 @@ type (
 		size   int64
 		from   []peer.ID
 	}
+	evExpected struct {
+		number uint64
+		until  time.Time
+	} // it is on its way by push until then
 	evHeight struct {
 		peer   peer.ID
 		height uint64
@@ -61,6 +65,7 @@ func (evDropped) event()   {}
 func (evSized) event()     {}
 func (evCommitted) event() {}
 func (evAnnounced) event() {}
+func (evExpected) event()  {}
 func (evHeight) event()    {}
 func (evGone) event()      {}
 func (evBad) event()       {}

@@ -176,6 +176,14 @@ func (s *scheduler) due(n uint64, p *source, now time.Time) bool {
 // dueAt returns when number n may be pulled. Below top there is proof that it
 // exists; p's word may be older, or the only one.
 func (s *scheduler) dueAt(n uint64, p *source) time.Time {
+	at := s.provenAt(n, p)
+	if v := s.at(n); s.within(n) && v.expected.After(at) {
+		return v.expected
+	}
+	return at
+}
+
+func (s *scheduler) provenAt(n uint64, p *source) time.Time {
 	at := never
 	if p != nil {
 		at = p.due(n, s.grace)
@@ -219,6 +227,13 @@ func (s *scheduler) wake(now time.Time) time.Time {
 		t, _ := s.deadline(f)
 		sooner(t)
 	}
+	s.awaited = slices.DeleteFunc(s.awaited, func(n uint64) bool {
+		if !s.within(n) || !s.at(n).expected.After(now) {
+			return true
+		}
+		sooner(s.at(n).expected)
+		return false
+	})
 	f := s.bringing(s.lead)
 	alone := f != nil && s.at(s.lead).copies == 1 && !f.read
 	for _, p := range s.sources {

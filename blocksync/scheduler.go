@@ -1,6 +1,7 @@
 package blocksync
 
 import (
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -15,7 +16,8 @@ import (
 //   - at once, if it was announced as a body too large for gossip: from the
 //     announcers first, then from anyone who claims the height;
 //   - after a grace, if a higher block came or a peer claims it: repair is
-//     silent while the push path works.
+//     silent while the push path works. What the push path has begun to bring
+//     is expected, and waits until that says that it can't.
 //
 // Consecutive missing numbers make slices, of at most sliceBlocks blocks and
 // about as many bytes as their peer brings in a quarter of a second. A peer's
@@ -86,6 +88,7 @@ type slot struct {
 	size      int64     // bytes held, being read, or announced; 0: unknown
 	said      int64     // bytes announced
 	since     time.Time // a higher block came, and this one wasn't there
+	expected  time.Time // until when it is on its way by push
 	announced bool
 	named     []peer.ID // who announced it
 	copies    int       // slices in flight that will bring it
@@ -108,6 +111,7 @@ type scheduler struct {
 	known   int64     // bytes in flight, of blocks whose size is known
 	unknown int64     // blocks in flight, of unknown size
 	heading uint64    // the slice that brings the head, 0: none
+	awaited []uint64  // numbers that were expected
 	able    []*source // scratch of idle
 	out     []effect
 }
@@ -150,6 +154,13 @@ func (s *scheduler) step(e event, now time.Time) []effect {
 		s.committed(e.height, now)
 	case evAnnounced:
 		s.announced(e, now)
+	case evExpected:
+		if s.within(e.number) {
+			s.at(e.number).expected = e.until
+			if !slices.Contains(s.awaited, e.number) {
+				s.awaited = append(s.awaited, e.number)
+			}
+		}
 	case evHeight:
 		p := s.source(e.peer)
 		if p != nil && p.claim(e.height, now, s.grace) {
@@ -297,7 +308,7 @@ func (s *scheduler) announced(e evAnnounced, now time.Time) {
 		}
 	}
 	if !v.held {
-		s.change(e.number, func(v *slot) { v.announced, v.size, v.said = true, e.size, e.size })
+		s.change(e.number, func(v *slot) { v.announced, v.size, v.said, v.expected = true, e.size, e.size, time.Time{} })
 	}
 	s.exists(e.number, now)
 }

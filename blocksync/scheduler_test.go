@@ -420,6 +420,23 @@ func TestRepairIsSilentWhilePushWorks(t *testing.T) {
 	require.Zero(t, m.pulled, "pulled what was on its way")
 }
 
+// What is expected by push isn't pulled to fill a gap, until the wait is over.
+func TestExpectedBlockIsntPulled(t *testing.T) {
+	m := newSim(t, 5, 128, 64<<20)
+	m.add(&simPeer{id: "a", height: 8, pace: time.Millisecond}, 5)
+	m.step(evExpected{5, m.now.Add(3 * time.Second)})
+	m.step(evExpected{6, m.now.Add(time.Hour)})
+	m.put(7, "a", 0)
+	m.step(evHeight{"a", 8})
+	began := m.now
+	require.True(t, m.run(6, 4*time.Second))
+	require.GreaterOrEqual(t, m.now.Sub(began), 3*time.Second, "pulled what is on its way")
+	require.Equal(t, uint64(6), m.s.height, "the other's isn't")
+	m.step(evExpected{6, time.Time{}})
+	require.True(t, m.run(8, time.Second))
+	require.Equal(t, 2, m.pulled)
+}
+
 func TestAnnouncedBodyIsPulledAtOnceFromItsAnnouncer(t *testing.T) {
 	m := newSim(t, 5, 128, 64<<20)
 	for _, id := range []peer.ID{"a", "b", "c"} {

@@ -77,7 +77,7 @@ type Config struct {
 	// Held is told of each block that enters the window: it came, is true in
 	// itself, and waits for those before it. It MUST NOT block nor call back.
 	// May be nil.
-	Held func(n uint64)
+	Held func(Arrival)
 
 	// Appended is told how long the ledger took for so many blocks. It MUST NOT
 	// block. May be nil.
@@ -99,6 +99,15 @@ type Config struct {
 	Slice       uint64        // most blocks asked for at once; 0: what fits the peer
 	NoRepair    bool          // gaps stay; only bodies that were announced are pulled
 	Limits      Limits        // of the server
+}
+
+// An Arrival is a block that entered the window.
+type Arrival struct {
+	Number uint64
+	Hash   [32]byte // of the header
+	From   peer.ID
+	Kind   string // "push", "pull" or "orderer"
+	Name   string // of who sent it
 }
 
 // Sync is one channel's. It is safe for concurrent use.
@@ -192,6 +201,14 @@ func (s *Sync) Announced(n uint64, hash [32]byte, size uint64, from ...peer.ID) 
 		log.Warnw("announced with another header than the one held", "block", n)
 	}
 	s.step(evAnnounced{number: n, size: int64(min(size, wire.MaxBlock)), from: from})
+}
+
+// Expect says until when block n is on its way here by push: before, it isn't
+// pulled to fill a gap. The zero time, or an announcement, ends the wait.
+func (s *Sync) Expect(n uint64, until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.step(evExpected{n, until})
 }
 
 // Height notes what a peer claims to hold: a hint, never trusted.
@@ -290,7 +307,7 @@ func (s *Sync) take(c *block.Checked, id uint64, reserved int64, from peer.ID, k
 		s.step(evHeld{number: h.number, size: h.size, from: from, slice: id})
 		s.tell()
 		if s.c.Held != nil {
-			s.c.Held(h.number)
+			s.c.Held(Arrival{h.number, h.hash, from, kind, name})
 		}
 		if h.number == s.window.base {
 			nudge(s.ready)

@@ -46,6 +46,7 @@ type Channel struct {
 	turned  *turn                          // told at each swap of conf
 	view    *channel.View
 	mesh    *channel.Mesh
+	cast    *cast.Cast
 	sync    *blocksync.Sync
 	members *membership.Members
 	elect   *election.Election
@@ -169,12 +170,16 @@ func (c *Channel) rooms() error {
 		return err
 	}
 	c.view.Handle(wire.KindMembers, func(s network.Stream) { c.members.Serve(s, s.Conn().RemotePeer()) })
+	if err := c.newCast(); err != nil {
+		return err
+	}
 	c.mesh, err = channel.NewMesh(c.view, channel.MeshConfig{
 		Channel: c.name, Tag: c.tag, Members: c.expected(), Rules: rules, Height: c.ledger.Height, Window: window,
 		Identify: n.Identify,
 		Known:    c.known,
 		Self:     n.cfg.Signer,
 		Roots:    cast.CheckRoots,
+		Lied:     c.contradicted,
 		Deliver:  c.announced,
 		Ahead:    c.sync.Height,
 		Alive:    c.members.Receive,
@@ -196,6 +201,7 @@ func (c *Channel) expected() int {
 func (c *Channel) run(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.mesh.Run(gctx) })
+	g.Go(func() error { return c.cast.Run(gctx) })
 	g.Go(func() error { return c.members.Run(gctx) })
 	g.Go(func() error { return c.keepBook(gctx) })
 	g.Go(func() error { return c.sync.Run(gctx) })
@@ -280,7 +286,7 @@ func (c *Channel) announced(a channel.Announced) {
 		c.sync.Offer(a.Checked, a.From, how)
 		return
 	}
-	c.sync.Announced(a.Header.Header.Number, block.HeaderHash(a.Header.Header), a.Size, a.Announcer, a.From)
+	c.large(a)
 }
 
 // committed takes up what just became durable, in order, before sync verifies
@@ -370,10 +376,12 @@ func (c *Channel) consider(p peer.ID) {
 		c.node.host.ConnManager().Protect(p, "member:"+c.name)
 		c.view.Arrive(p)
 		c.members.Arrived(p)
+		c.cast.Arrived(p, c.orgOf(p))
 		return
 	}
 	c.node.host.ConnManager().Unprotect(p, "member:"+c.name)
 	c.members.Gone(p)
+	c.cast.Gone(p)
 	c.view.Expel(p)
 	c.sync.PeerGone(p)
 }
@@ -383,6 +391,7 @@ func (c *Channel) gone(p peer.ID) {
 	delete(c.admitted, p)
 	c.mu.Unlock()
 	c.members.Gone(p)
+	c.cast.Gone(p)
 	c.sync.PeerGone(p)
 }
 

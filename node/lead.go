@@ -9,7 +9,6 @@ import (
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 
 	"grapevine/block"
-	"grapevine/channel/cast"
 	"grapevine/orderer"
 	"grapevine/wire"
 )
@@ -63,30 +62,6 @@ func (c *Channel) publish(ctx context.Context, b *common.Block) error {
 		return nil
 	}
 	return c.turned.wait(ctx, func() bool { return c.conf.Load().Number() >= number })
-}
-
-// tell tells the channel's members of a block: whole, if it fits into an
-// announcement.
-func (c *Channel) tell(ctx context.Context, checked *block.Checked) error {
-	body, err := cast.Body(checked)
-	if err != nil {
-		return err
-	}
-	if len(body) <= wire.InlineLimit {
-		return c.mesh.Publish(ctx, checked)
-	}
-	e, err := c.node.coder.Encode(body)
-	if err != nil {
-		return err
-	}
-	a, err := c.mesh.Sign(checked, e.Roots)
-	if errors.Is(err, block.Stale) {
-		return nil // enough others told of it
-	}
-	if err != nil {
-		return err
-	}
-	return c.mesh.Tell(ctx, a)
 }
 
 // newSource makes what the leader pulls from. It is kept from one lead to the

@@ -57,7 +57,8 @@ type Node struct {
 	cfg       Config
 	metrics   *metrics
 	door      *channel.Door
-	coder     cast.Coder // of all channels
+	coder     cast.Coder // of all channels, as is budget
+	budget    *cast.Budget
 	db        *ledger.DB
 	meet      *meeting
 	clients   *clients // nil: none are served
@@ -83,7 +84,7 @@ func Open(cfg Config) (*Node, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{stack: newStack(cfg.Log), cfg: cfg, channels: map[string]*Channel{}, leaving: map[string]bool{}, started: time.Now(), broken: make(chan error, 1), farewells: make(chan farewell, 64)}
+	n := &Node{stack: newStack(cfg.Log), cfg: cfg, channels: map[string]*Channel{}, leaving: map[string]bool{}, started: time.Now(), budget: cast.NewBudget(cast.DefaultBudget), broken: make(chan error, 1), farewells: make(chan farewell, 64)}
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}

@@ -10,6 +10,7 @@ import (
 	"grapevine/block"
 	"grapevine/blocksync"
 	"grapevine/channel"
+	"grapevine/channel/cast"
 	"grapevine/election"
 	"grapevine/ledger"
 	"grapevine/membership"
@@ -58,11 +59,12 @@ func (c *Channel) Status() ChannelStatus {
 // Traffic counts what came to a channel since it was opened.
 type Traffic struct {
 	Mesh   channel.Stats
+	Cast   cast.Stats
 	Pulled uint64 // bytes of answers to requests for blocks
 }
 
 // Traffic tells what came to the channel so far.
-func (c *Channel) Traffic() Traffic { return Traffic{c.mesh.Stats(), c.sync.Pulled()} }
+func (c *Channel) Traffic() Traffic { return Traffic{c.mesh.Stats(), c.cast.Stats(), c.sync.Pulled()} }
 
 // living counts the connected and admitted members. One that was killed or
 // suspended keeps its connection for a while, longer on QUIC than its silence

@@ -65,11 +65,7 @@ func (c *Channel) syncConfig(rules func() *block.Rules, refused func(*wire.Reaso
 			refused(r)
 			c.log.Debug("refused a peer's answer or request", "peer", p, "reason", r.Code())
 		},
-		Held: func(number uint64) {
-			if f := n.cfg.Hooks.Held; f != nil {
-				f(c.name, number)
-			}
-		},
+		Held:        c.held,
 		Appended:    func(_ int, took time.Duration) { n.metrics.commits.WithLabelValues(c.name).Observe(took.Seconds()) },
 		BufferBytes: n.cfg.BufferBytes,
 		Window:      ahead,

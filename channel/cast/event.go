@@ -1,0 +1,231 @@
+package cast
+
+import (
+	"time"
+
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"grapevine/wire"
+)
+
+// A Head is a large block's announcement, verified: header and metadata are
+// attested by the orderers, size and roots signed by the announcer.
+type Head struct {
+	Number    uint64
+	Hash      [32]byte      // of the header
+	Block     *common.Block // header and metadata
+	Size      uint64        // of the marshalled BlockData, as said
+	Roots     []byte        // of the chunks, as said
+	Announcer peer.ID
+	Raw       []byte // the announcement as it travels
+}
+
+// A session is one encoding of one block, whoever announced it: its id is the
+// same for all who encode the block.
+type sessionID uint64
+
+// hop says what the receiver of a chunk does with it.
+type hop uint8
+
+const (
+	hopAll   hop = iota // passes it on to all members
+	hopOrgs             // passes it on to its organisation, and to one member of each other
+	hopEnter            // passes it on to its organisation
+	hopKeep             // keeps it
+	hops
+)
+
+// A chunk is one that came, or that is handed on. Its leaf is the hash of its
+// data, made where nothing is locked.
+type chunk struct {
+	session sessionID
+	segment int
+	index   int
+	hop     hop
+	levels  uint8 // where on its path the hashes stand
+	hashes  []hash
+	data    []byte // belongs to the event: what is kept of it is copied
+	leaf    hash
+}
+
+// A piece names a chunk of a session.
+type piece struct{ segment, index int }
+
+// An event is what happened.
+type event interface{ event() }
+
+type (
+	evArrived struct {
+		peer peer.ID
+		org  string
+	} // a member is connected
+	evLeft      struct{ peer peer.ID }
+	evAnnounced struct{ head *Head } // by another member
+	evOwn       struct {
+		head *Head
+		code *Encoding
+	} // this node announces, and has the block
+	evHave struct {
+		number uint64
+		hash   [32]byte
+	} // the block is here, whichever way it came
+	evChunk struct {
+		from  peer.ID
+		chunk chunk
+	}
+	evEnter struct {
+		from peer.ID
+		raw  []byte
+	} // an announcement came, to be passed on to the organisation
+	evDone struct {
+		from    peer.ID
+		session sessionID
+	} // a member has the block
+	evNeed struct {
+		from    peer.ID
+		session sessionID
+		segment int
+		have    bitset
+	}
+	evAsk struct {
+		from    peer.ID
+		session sessionID
+	} // a member lacks the announcement
+	evNone struct {
+		from    peer.ID
+		session sessionID
+	} // a member has nothing of what it was asked for
+	evRebuilt struct {
+		session sessionID
+		segment int
+		err     error
+	} // the data chunks of a segment are in place
+	evJudged struct {
+		session sessionID
+		err     error // nil: it is the block that the header names
+		lie     bool  // the announcer's doing, provably
+	}
+	evTurned struct {
+		head   *Head
+		reason *wire.Reason
+	} // an announcement that can't be taken up: its block is pulled
+	evSqueeze struct{ bytes int64 }  // so many are wanted of those kept for others alone
+	evBarred  struct{ peer peer.ID } // signed two encodings of one block
+	evLink    struct {
+		peer    peer.ID
+		latency time.Duration // one way
+	}
+	evRate struct{ bytes float64 } // a second, of this node's own link
+	evTick struct{}
+)
+
+func (evArrived) event()   {}
+func (evLeft) event()      {}
+func (evAnnounced) event() {}
+func (evOwn) event()       {}
+func (evHave) event()      {}
+func (evChunk) event()     {}
+func (evEnter) event()     {}
+func (evDone) event()      {}
+func (evNeed) event()      {}
+func (evAsk) event()       {}
+func (evNone) event()      {}
+func (evRebuilt) event()   {}
+func (evJudged) event()    {}
+func (evTurned) event()    {}
+func (evSqueeze) event()   {}
+func (evBarred) event()    {}
+func (evLink) event()      {}
+func (evRate) event()      {}
+func (evTick) event()      {}
+
+// An effect is what the shell has to do.
+type effect interface{ effect() }
+
+type (
+	fxHead struct {
+		to      peer.ID
+		session sessionID
+		raw     []byte
+		hop     hop
+	}
+	fxChunk struct {
+		to      peer.ID
+		session sessionID
+		piece   piece
+		hop     hop
+		own     bool // from here: its place in the queue is never denied
+		urgent  bool // asked for: it goes first
+	}
+	fxSay struct {
+		to      peer.ID
+		session sessionID
+		what    frameType // done, ask or none
+	}
+	fxNeed struct {
+		to      peer.ID
+		session sessionID
+		segment int
+		have    bitset
+	}
+	fxTell struct {
+		head *Head
+		path Path
+	} // publish the announcement; the chunks go this way
+	fxRebuild struct {
+		session sessionID
+		segment int
+		shape   Shape
+		chunks  [][]byte
+	}
+	fxJudge struct {
+		session sessionID
+		head    *Head
+		slab    *slab
+	}
+	fxPull struct {
+		head *Head
+		from []peer.ID // who is likely to have it
+	}
+	fxExpect struct {
+		number uint64
+		until  time.Time // zero: no longer
+	}
+	fxRefuse struct {
+		peer   peer.ID
+		reason *wire.Reason
+	}
+	fxLie struct {
+		head   *Head
+		pieces [][]proof // by segment
+	}
+	fxOpened struct{ bytes int64 } // a session, which may hold so many
+	fxClosed struct{ bytes int64 }
+	fxRoom   struct{}               // this node may hand out another block
+	fxWake   struct{ at time.Time } // replaces the last
+)
+
+// proof is a chunk with its whole path.
+type proof struct {
+	index  int
+	levels uint8
+	hashes []hash
+	data   []byte
+}
+
+func (fxHead) effect()    {}
+func (fxChunk) effect()   {}
+func (fxSay) effect()     {}
+func (fxNeed) effect()    {}
+func (fxTell) effect()    {}
+func (fxRebuild) effect() {}
+func (fxJudge) effect()   {}
+func (fxPull) effect()    {}
+func (fxExpect) effect()  {}
+func (fxRefuse) effect()  {}
+func (fxLie) effect()     {}
+func (fxOpened) effect()  {}
+func (fxClosed) effect()  {}
+func (fxRoom) effect()    {}
+func (fxWake) effect()    {}

@@ -1,0 +1,121 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"grapevine/block"
+	"grapevine/blocksync"
+	"grapevine/channel"
+	"grapevine/channel/cast"
+	"grapevine/msp"
+	"grapevine/wire"
+)
+
+// newCast makes what brings large bodies, and what lacks of them to sync.
+func (c *Channel) newCast() error {
+	n := c.node
+	var err error
+	c.cast, err = cast.New(cast.Config{
+		Self: n.host.ID(), Org: n.Identity().MSPID(), Wide: c.expected() > cast.GroupMost,
+		Rules: func() *block.Rules { return c.conf.Load().Rules() },
+		Open: func(ctx context.Context, p peer.ID) (network.Stream, error) {
+			return c.view.Stream(network.WithNoDial(ctx, "members are met by the node"), p, wire.KindCast)
+		},
+		Told: func(from peer.ID, raw []byte) error { return c.mesh.Told(from, raw) },
+		Tell: func(ctx context.Context, h *cast.Head) error {
+			return c.mesh.Tell(ctx, channel.Announced{Header: h.Block, Raw: h.Raw})
+		},
+		Deliver: func(b *block.Checked, from peer.ID) { c.sync.Offer(b, from, "push") },
+		Pull:    func(h *cast.Head, from []peer.ID) { c.sync.Announced(h.Number, h.Hash, h.Size, from...) },
+		Expect:  func(number uint64, until time.Time) { c.sync.Expect(number, until) },
+		Refused: func(p peer.ID, r *wire.Reason) {
+			n.metrics.refused(c.name, r)
+			c.log.Debug("refused a part of a block", "peer", p, "reason", r.Code())
+			if v := r.Verdict(); v == wire.Reject || v == wire.Close || v == wire.Ban {
+				c.mesh.Blame(p)
+			}
+		},
+		Lied: func(p peer.ID, number uint64, evidence []byte) {
+			c.log.Error("a member announced a block falsely; it is pulled, and the proof kept", "peer", p, "block", number)
+		},
+		Coder: &n.coder, Budget: n.budget, Logger: c.log,
+	})
+	if err != nil {
+		return err
+	}
+	c.view.Handle(wire.KindCast, func(s network.Stream) { c.cast.Serve(s, s.Conn().RemotePeer()) })
+	return nil
+}
+
+// large takes the announcement of a block that doesn't fit into it.
+func (c *Channel) large(a channel.Announced) {
+	h := headOf(a)
+	c.cast.Announced(h)
+	if c.sync.Has(h.Number, h.Hash) {
+		c.cast.Have(h.Number, h.Hash)
+	}
+}
+
+func headOf(a channel.Announced) *cast.Head {
+	return &cast.Head{
+		Number: a.Header.Header.Number, Hash: block.HeaderHash(a.Header.Header), Block: a.Header,
+		Size: a.Size, Roots: a.Roots, Announcer: a.Announcer, Raw: a.Raw,
+	}
+}
+
+// tell tells the channel's members of a block: whole, if it fits into an
+// announcement. A larger one is cast.
+func (c *Channel) tell(ctx context.Context, checked *block.Checked) error {
+	body, err := cast.Body(checked)
+	if err != nil {
+		return err
+	}
+	if len(body) <= wire.InlineLimit {
+		return c.mesh.Publish(ctx, checked)
+	}
+	e, err := c.node.coder.Encode(body)
+	if err != nil {
+		return err
+	}
+	a, err := c.mesh.Sign(checked, e.Roots)
+	if errors.Is(err, block.Stale) {
+		return nil // enough others told of it
+	}
+	if err != nil {
+		return err
+	}
+	return c.cast.Send(ctx, headOf(a), e)
+}
+
+// held is told of each block that came, and how.
+func (c *Channel) held(a blocksync.Arrival) {
+	c.cast.Have(a.Number, a.Hash)
+	if f := c.node.cfg.Hooks.Held; f != nil {
+		f(c.name, a.Number)
+	}
+}
+
+// contradicted takes two announcements of one block by one member, of which one
+// is false.
+func (c *Channel) contradicted(who msp.PKIID, one, other []byte) {
+	p, _, ok := c.known(who)
+	if !ok {
+		return
+	}
+	c.cast.Bar(p)
+	c.log.Error("a member announced one block in two ways", "peer", p)
+}
+
+// orgOf is the organisation of a connected host.
+func (c *Channel) orgOf(p peer.ID) string {
+	id, _, ok := c.node.guard.identity(p)
+	if !ok {
+		return ""
+	}
+	return id.MSPID()
+}
