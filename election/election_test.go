@@ -8,8 +8,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
-
-	"grapevine/wire"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -31,18 +29,16 @@ func TestModeOf(t *testing.T) {
 	}
 }
 
-func TestDynamicIsRefusedWithACode(t *testing.T) {
-	_, err := New(Dynamic)
-	require.ErrorIs(t, err, ErrDynamic)
-	require.Equal(t, "election.dynamic_not_built", wire.ReasonOf(err).Code())
-	_, err = New(Mode(7))
+func TestNoMode(t *testing.T) {
+	_, err := New(Config{Mode: Mode(7)})
 	require.ErrorContains(t, err, "mode 7")
 	require.Equal(t, "unknown", Mode(7).String())
+	require.Equal(t, []string{"standby", "static", "dynamic"}, []string{Standby.String(), Static.String(), Dynamic.String()})
 }
 
 func TestStandbyNeverLeads(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, err := New(Standby)
+		e, err := New(Config{Mode: Standby})
 		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
@@ -55,7 +51,7 @@ func TestStandbyNeverLeads(t *testing.T) {
 
 func TestStaticLeadsUntilTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, err := New(Static)
+		e, err := New(Config{Mode: Static})
 		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
@@ -76,7 +72,7 @@ func TestStaticLeadsUntilTheEnd(t *testing.T) {
 
 func TestStaticStartsAgainWithGrowingPauses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, err := New(Static)
+		e, err := New(Config{Mode: Static})
 		require.NoError(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 		defer cancel()
@@ -94,7 +90,7 @@ func TestStaticStartsAgainWithGrowingPauses(t *testing.T) {
 
 func TestAPauseIsForgottenOnceALeadLasted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, err := New(Static)
+		e, err := New(Config{Mode: Static})
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
@@ -115,7 +111,7 @@ func TestAPauseIsForgottenOnceALeadLasted(t *testing.T) {
 
 func TestRunOnceAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, err := New(Standby)
+		e, err := New(Config{Mode: Standby})
 		require.NoError(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
@@ -132,7 +128,7 @@ func TestRunOnceAtATime(t *testing.T) {
 // once.
 func TestFlap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		e, err := New(Static)
+		e, err := New(Config{Mode: Static})
 		require.NoError(t, err)
 		live := 0
 		for i := range 1000 {

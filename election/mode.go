@@ -1,21 +1,13 @@
 package election
 
 import (
-	"errors"
 	"fmt"
 
 	"grapevine/wire"
 )
 
-// Errors of modes.
-var (
-	// ErrBothFlags: useLeaderElection and orgLeader are both true.
-	ErrBothFlags = wire.NewReason("config.both_leader_flags", wire.Refuse)
-	// ErrDynamic: dynamic election isn't part of this build.
-	ErrDynamic = wire.NewReason("election.dynamic_not_built", wire.Refuse)
-	// ErrRunning: Run was called while it runs.
-	ErrRunning = errors.New("election already runs")
-)
+// ErrBothFlags: useLeaderElection and orgLeader are both true.
+var ErrBothFlags = wire.NewReason("config.both_leader_flags", wire.Refuse)
 
 // A Mode says how a peer comes to lead its organisation on a channel.
 type Mode int
@@ -42,15 +34,12 @@ func ModeOf(useLeaderElection, orgLeader bool) (Mode, error) {
 	return Standby, nil
 }
 
-// Validate refuses what can't be run: [ErrDynamic], or a value that is no mode.
+// Validate refuses a value that is no mode.
 func (m Mode) Validate() error {
-	switch m {
-	case Standby, Static:
-		return nil
-	case Dynamic:
-		return fmt.Errorf("mode %s: %w", m, ErrDynamic)
+	if m < Standby || m > Dynamic {
+		return fmt.Errorf("mode %d is none of standby, static, dynamic", int(m))
 	}
-	return fmt.Errorf("mode %d is none of standby, static, dynamic", int(m))
+	return nil
 }
 
 // String returns the mode's name in lower case.

@@ -78,6 +78,7 @@ func NewSwarm(w *World, c SwarmConfig) (*Swarm, error) {
 		cfg.Dir, cfg.Name, cfg.NetworkID, cfg.Signer, cfg.MSP = filepath.Join(c.Dir, name), name, "test", signer, m
 		cfg.Listen, cfg.InMemory, cfg.Log = c.Listen(i), c.InMemory, c.Log
 		cfg.Source = func(string, func() *channel.Config) node.Source { return w.Source() }
+		cfg.Leader = election.Standby
 		if k == 0 && org < c.Leaders {
 			cfg.Leader = election.Static
 		}

@@ -51,6 +51,10 @@ type Channel struct {
 	members *membership.Members
 	elect   *election.Election
 	source  Source
+	pulled  atomic.Uint64 // number of the block that the present pull brings next
+	deaf    atomic.Int32  // orderers, in a row, that didn't answer beside it
+
+	leaderless time.Duration // counted; owned by meeting.run
 
 	fork chan error         // a proven fork ends run; holds one
 	stop context.CancelFunc // of run; set by the node before run starts
@@ -81,15 +85,11 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 	if err := c.judgeOnwards(); err != nil {
 		return nil, err
 	}
-	var err error
 	c.source = c.newSource()
 	n.metrics.at(c.name, led.Height())
-	if c.elect, err = election.New(n.cfg.Leader); err != nil {
-		return nil, err
-	}
 	c.tag = wire.ChannelTag(n.cfg.NetworkID, c.genesis[:])
 	c.view = n.door.Open(c.tag, c.isMember)
-	if err := errors.Join(c.rooms(), c.readBook()); err != nil {
+	if err := errors.Join(c.readBook(), c.rooms()); err != nil {
 		return nil, errors.Join(err, c.view.Close())
 	}
 	n.guard.setJudge(c.name, c.judge)
@@ -153,9 +153,12 @@ func (c *Channel) rooms() error {
 		Admit: func(id *msp.Identity, intermediates [][]byte, now time.Time) error {
 			return c.conf.Load().Member(id, intermediates, now)
 		},
-		Bound:    n.guard.identity,
-		OnHeight: c.sync.Height,
-		Changed:  c.changed,
+		Bound: n.guard.identity,
+		OnHeight: func(p peer.ID, height uint64) {
+			c.sync.Height(p, height)
+			c.elect.Told(p, height)
+		},
+		Changed: c.changed,
 		Refused: func(p peer.ID, r *wire.Reason) {
 			refused(r)
 			c.log.Debug("refused a member's word", "peer", p, "reason", r.Code())
@@ -169,6 +172,10 @@ func (c *Channel) rooms() error {
 	if err != nil {
 		return err
 	}
+	if c.elect, err = c.newElection(refused); err != nil {
+		return err
+	}
+	c.view.Handle(wire.KindElection, func(s network.Stream) { c.elect.Serve(s, s.Conn().RemotePeer()) })
 	c.view.Handle(wire.KindMembers, func(s network.Stream) { c.members.Serve(s, s.Conn().RemotePeer()) })
 	if err := c.newCast(); err != nil {
 		return err
@@ -377,11 +384,13 @@ func (c *Channel) consider(p peer.ID) {
 		c.view.Arrive(p)
 		c.members.Arrived(p)
 		c.cast.Arrived(p, c.orgOf(p))
+		c.elect.Arrived(p)
 		return
 	}
 	c.node.host.ConnManager().Unprotect(p, "member:"+c.name)
 	c.members.Gone(p)
 	c.cast.Gone(p)
+	c.elect.Gone(p)
 	c.view.Expel(p)
 	c.sync.PeerGone(p)
 }
@@ -392,6 +401,7 @@ func (c *Channel) gone(p peer.ID) {
 	c.mu.Unlock()
 	c.members.Gone(p)
 	c.cast.Gone(p)
+	c.elect.Gone(p)
 	c.sync.PeerGone(p)
 }
 
@@ -399,6 +409,7 @@ func (c *Channel) gone(p peer.ID) {
 func (c *Channel) changed(e membership.Event) {
 	c.node.metrics.member(c.name, e)
 	c.node.meet.stir()
+	c.electorate(e)
 	level := slog.LevelInfo
 	switch e.Kind {
 	case membership.Suspected, membership.Recovered, membership.Refuted:

@@ -59,8 +59,15 @@ type Config struct {
 	// MaxPeers is what the host's limits are made for.
 	MaxPeers int
 
-	// Leader says whether this peer pulls from the ordering service.
+	// Leader says whether this peer pulls from the ordering service: always,
+	// never, or when the organisation's peers elect it.
 	Leader election.Mode
+	// Election holds the waits of dynamic election; the zero value has the
+	// defaults of package election.
+	Election election.Timing
+	// Quiet keeps a leader from passing on what it pulls (Fabric's
+	// blockGossipEnabled: false).
+	Quiet bool
 	// Orderers tunes the client to the ordering service.
 	Orderers OrdererClient
 	// Clients are the services for Fabric's client SDKs.
@@ -147,7 +154,7 @@ func Default() Config {
 	return Config{
 		NetworkID:   "dev",
 		MaxPeers:    256,
-		Leader:      election.Standby,
+		Leader:      election.Dynamic,
 		Alive:       time.Second,
 		Judge:       true,
 		BindingLife: bindingLife,

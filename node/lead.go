@@ -21,9 +21,16 @@ func (c *Channel) lead(ctx context.Context) {
 	c.log.Info("leading: pulling from the ordering service")
 	c.node.metrics.leading(c.name, true)
 	defer c.node.metrics.leading(c.name, false)
-	for b, err := range c.source.Blocks(ctx, c.ledger.Height()) {
+	from := c.ledger.Height()
+	c.pulled.Store(from)
+	c.deaf.Store(0)
+	for b, err := range c.source.Blocks(ctx, from) {
 		if err == nil {
+			c.deaf.Store(0)
 			err = c.publish(ctx, b)
+		}
+		if err == nil {
+			c.pulled.Store(b.GetHeader().GetNumber() + 1)
 		}
 		if err != nil {
 			if ctx.Err() == nil {
@@ -47,7 +54,9 @@ func (c *Channel) publish(ctx context.Context, b *common.Block) error {
 		}
 		return err
 	}
-	if !c.sync.Has(number, checked.Hash()) {
+	if c.node.cfg.Quiet {
+		c.sync.Offer(checked, c.node.host.ID(), "orderer")
+	} else if !c.sync.Has(number, checked.Hash()) {
 		// Orderers' copies differ in their signatures, hence in their message
 		// ids: a second leader that published too would double the traffic.
 		//
@@ -77,6 +86,7 @@ func (c *Channel) newSource() Source {
 		DialTimeout: o.DialTimeout, MinBackoff: o.MinBackoff, MaxBackoff: o.MaxBackoff, Stall: o.Stall,
 		Attest:    c.attest,
 		OnConnect: func(string) { n.metrics.reconnected(c.name) },
+		OnWatch:   c.watched,
 		Logger:    c.log,
 	})
 }

@@ -260,6 +260,7 @@ func (m *meeting) strangers(now time.Time) []membership.Member {
 	for _, c := range m.node.Channels() {
 		all := c.members.List()
 		m.node.metrics.living(c.name, all)
+		c.countLeaderless()
 		for _, v := range c.contacts(all) {
 			if !seen[v.Peer] && !shunned[v.Peer] && m.node.host.Network().Connectedness(v.Peer) != network.Connected {
 				out = append(out, v)

@@ -3,10 +3,13 @@ package node
 import (
 	"fmt"
 	"log/slog"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"grapevine/election"
 	"grapevine/membership"
+	"grapevine/msp"
 	"grapevine/wire"
 )
 
@@ -21,6 +24,8 @@ type metrics struct {
 	height     *prometheus.GaugeVec     // channel
 	chain      *prometheus.GaugeVec     // channel
 	leader     *prometheus.GaugeVec     // channel
+	changes    *prometheus.CounterVec   // channel
+	leaderless *prometheus.CounterVec   // channel
 	reconnects *prometheus.CounterVec   // channel
 	known      *prometheus.GaugeVec     // channel
 	members    *prometheus.GaugeVec     // channel, state
@@ -36,6 +41,8 @@ func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metri
 		height:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gossip_state_height", Help: "Current ledger height."}, []string{"channel"}),
 		chain:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "ledger_blockchain_height", Help: "Height of the chain in blocks."}, []string{"channel"}),
 		leader:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gossip_leader_election_leader", Help: "Peer is leader (1) or follower (0)."}, []string{"channel"}),
+		changes:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_leader_changes_total", Help: "Leaders of the own organisation that came, by election, as this peer saw it."}, []string{"channel"}),
+		leaderless: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_leaderless_seconds_total", Help: "Time without an elected leader of the own organisation, as this peer saw it."}, []string{"channel"}),
 		reconnects: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_orderer_reconnects_total", Help: "Connections made to the ordering service."}, []string{"channel"}),
 		known:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gossip_membership_total_peers_known", Help: "Total known peers."}, []string{"channel"}),
 		members:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grapevine_members", Help: "Members heard of, by what this peer believes of them; itself not included."}, []string{"channel", "state"}),
@@ -44,7 +51,7 @@ func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metri
 	m.commits = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "gossip_state_commit_duration", Help: "Time it takes to commit blocks, in seconds; several may be committed at once.", Buckets: prometheus.ExponentialBuckets(.001, 2, 14),
 	}, []string{"channel"})
-	m.all = []prometheus.Collector{m.commits, m.rejected, m.handshakes, m.height, m.chain, m.leader, m.reconnects, m.known, m.members, m.happened}
+	m.all = []prometheus.Collector{m.commits, m.rejected, m.handshakes, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.known, m.members, m.happened}
 	m.all = append(m.all, more...)
 	if reg == nil {
 		return m, nil
@@ -88,6 +95,18 @@ func (m *metrics) leading(channel string, yes bool) {
 	m.leader.WithLabelValues(channel).Set(v)
 }
 
+// turned counts the leaders that came.
+func (m *metrics) turned(channel string, e election.Change) {
+	if e.Leader != (msp.PKIID{}) {
+		m.changes.WithLabelValues(channel).Inc()
+	}
+}
+
+// without adds to the time without a leader.
+func (m *metrics) without(channel string, d time.Duration) {
+	m.leaderless.WithLabelValues(channel).Add(d.Seconds())
+}
+
 func (m *metrics) reconnected(channel string) { m.reconnects.WithLabelValues(channel).Inc() }
 
 // member counts what happened to a member.
@@ -111,7 +130,7 @@ func (m *metrics) living(channel string, all []membership.Member) {
 
 func (m *metrics) forget(channel string) {
 	l := prometheus.Labels{"channel": channel}
-	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.height, m.chain, m.leader, m.reconnects, m.known, m.members, m.happened, m.commits} {
+	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.known, m.members, m.happened, m.commits} {
 		v.DeletePartialMatch(l)
 	}
 }

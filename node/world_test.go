@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"grapevine/channel/genesis"
+	"grapevine/election"
 	"grapevine/msp"
 	"grapevine/msp/ca"
 )
@@ -135,7 +136,7 @@ func (w *world) config(org int, name string) (Config, *prometheus.Registry) {
 	c := Default()
 	c.Dir, c.Name, c.NetworkID, c.Signer, c.MSP = w.t.TempDir(), name, "test", w.identity(org, name), m
 	c.Listen = []string{"/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"}
-	c.Metrics = reg
+	c.Metrics, c.Leader = reg, election.Standby
 	return c, reg
 }
 

@@ -39,7 +39,10 @@ type ClientConfig struct {
 	// the pause that follows. Both may be nil and must not block.
 	OnConnect func(addr string)
 	OnFailure func(addr string, err error, pause time.Duration)
-	Logger    *slog.Logger // nil: silence
+	// OnWatch is told what the watch heard beside the stream: the number of an orderer's newest block, attested, or why it
+	// has none. It asks one orderer after another, at last the one that blocks come from. May be nil, must not block.
+	OnWatch func(newest uint64, err error)
+	Logger  *slog.Logger // nil: silence
 }
 
 // Client speaks to an ordering service, through whichever of its orderers answers. It is safe for concurrent use.

@@ -112,7 +112,7 @@ func (f *follower) watch(ctx context.Context, current Endpoint, known []Endpoint
 		}
 	}()
 	var w watch
-	asked := current.Address
+	asked, failed := current.Address, 0
 	for {
 		f.busy() // begins a new interval
 		select {
@@ -124,14 +124,19 @@ func (f *follower) watch(ctx context.Context, current Endpoint, known []Endpoint
 			return errReconfigured
 		}
 		e := known[(index(known, asked)+1)%len(known)]
-		if e.Address == current.Address && len(known) > 1 {
+		if e.Address == current.Address && len(known) > 1 && failed < len(known)-1 {
 			e = known[(index(known, e.Address)+1)%len(known)]
 		}
 		asked = e.Address
 		newest, err := c.newest(ctx, e, conns, every)
+		if ctx.Err() == nil && c.c.OnWatch != nil {
+			c.c.OnWatch(newest, err)
+		}
 		if err != nil {
+			failed++
 			continue // says nothing about the one we follow
 		}
+		failed = 0
 		next, busy := f.progress()
 		if w.observe(next, newest, busy > every/2) {
 			c.mu.Lock()
@@ -158,7 +163,7 @@ func (c *Client) newest(ctx context.Context, e Endpoint, conns map[string]*grpc.
 	if err != nil {
 		return 0, err
 	}
-	if c.c.Attest != nil {
+	if c.c.Attest != nil && b.Header.Number > 0 { // nobody signs block 0, and it accuses nobody
 		if err := c.c.Attest(b); err != nil {
 			return 0, fmt.Errorf("attest block %d: %w", b.Header.Number, err)
 		}

@@ -22,11 +22,12 @@ const (
 
 // Kinds of stream behind the door; see [ProtocolID].
 const (
-	KindMesh    = "mesh"    // GossipSub of the channel
-	KindBlocks  = "blocks"  // ranges of blocks
-	KindMembers = "members" // who is there, and alive
-	KindCast    = "cast"    // chunks of large bodies
-	KindRaft    = "raft"    // between the orderers of the channel
+	KindMesh     = "mesh"     // GossipSub of the channel
+	KindBlocks   = "blocks"   // ranges of blocks
+	KindMembers  = "members"  // who is there, and alive
+	KindCast     = "cast"     // chunks of large bodies
+	KindRaft     = "raft"     // between the orderers of the channel
+	KindElection = "election" // who pulls blocks for an organisation
 )
 
 // Topics of a channel's GossipSub. They need no channel in their names, for a
@@ -51,6 +52,8 @@ const (
 	MaxRequest = 4 << 10
 	// MaxWord bounds what a member says at once on a stream of kind "members".
 	MaxWord = 256 << 10
+	// MaxBallot bounds what a peer says at once on a stream of kind "election".
+	MaxBallot = 2 << 10
 	// MaxBlock bounds a marshalled block, in the network and in the ledger.
 	// A channel's absolute_max_bytes bounds it further.
 	MaxBlock = 100<<20 + 1<<20
@@ -66,6 +69,7 @@ const (
 	DomainBinding      = "grapevine/binding/1"
 	DomainAnnouncement = "grapevine/announcement/2"
 	DomainAlive        = "grapevine/alive/1"
+	DomainClaim        = "grapevine/claim/1"
 	DomainCast         = "grapevine/cast/1"
 	DomainConsenter    = "grapevine/consenter/1"
 	domainChannel      = "grapevine/channel/1"

@@ -26,6 +26,58 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type Claim_Act int32
+
+const (
+	Claim_ACT_UNSPECIFIED Claim_Act = 0
+	Claim_ACT_STANDING    Claim_Act = 1 // asks for votes
+	Claim_ACT_LEADING     Claim_Act = 2 // a heartbeat
+	Claim_ACT_YIELDING    Claim_Act = 3 // the term has ended
+)
+
+// Enum value maps for Claim_Act.
+var (
+	Claim_Act_name = map[int32]string{
+		0: "ACT_UNSPECIFIED",
+		1: "ACT_STANDING",
+		2: "ACT_LEADING",
+		3: "ACT_YIELDING",
+	}
+	Claim_Act_value = map[string]int32{
+		"ACT_UNSPECIFIED": 0,
+		"ACT_STANDING":    1,
+		"ACT_LEADING":     2,
+		"ACT_YIELDING":    3,
+	}
+)
+
+func (x Claim_Act) Enum() *Claim_Act {
+	p := new(Claim_Act)
+	*p = x
+	return p
+}
+
+func (x Claim_Act) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Claim_Act) Descriptor() protoreflect.EnumDescriptor {
+	return file_wire_wire_proto_enumTypes[0].Descriptor()
+}
+
+func (Claim_Act) Type() protoreflect.EnumType {
+	return &file_wire_wire_proto_enumTypes[0]
+}
+
+func (x Claim_Act) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Claim_Act.Descriptor instead.
+func (Claim_Act) EnumDescriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{4, 0}
+}
+
 type BlocksStatus_Code int32
 
 const (
@@ -65,11 +117,11 @@ func (x BlocksStatus_Code) String() string {
 }
 
 func (BlocksStatus_Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_wire_wire_proto_enumTypes[0].Descriptor()
+	return file_wire_wire_proto_enumTypes[1].Descriptor()
 }
 
 func (BlocksStatus_Code) Type() protoreflect.EnumType {
-	return &file_wire_wire_proto_enumTypes[0]
+	return &file_wire_wire_proto_enumTypes[1]
 }
 
 func (x BlocksStatus_Code) Number() protoreflect.EnumNumber {
@@ -78,7 +130,7 @@ func (x BlocksStatus_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use BlocksStatus_Code.Descriptor instead.
 func (BlocksStatus_Code) EnumDescriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{5, 0}
+	return file_wire_wire_proto_rawDescGZIP(), []int{8, 0}
 }
 
 // Announcement, on a channel's topic "blocks", tells of one block.
@@ -562,6 +614,272 @@ func (x *Word) GetWant() [][]byte {
 	return nil
 }
 
+// Claim is what a peer says of itself in the election of who pulls blocks for
+// its organisation, signed, so that others of it can pass it on. Reach, height
+// and since don't change within a term.
+type Claim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Tag           []byte                 `protobuf:"bytes,1,opt,name=tag,proto3" json:"tag,omitempty"`                  // the channel's tag, 32 bytes
+	PkiId         []byte                 `protobuf:"bytes,2,opt,name=pki_id,json=pkiId,proto3" json:"pki_id,omitempty"` // 32 bytes
+	Act           Claim_Act              `protobuf:"varint,3,opt,name=act,proto3,enum=grapevine.wire.v1.Claim_Act" json:"act,omitempty"`
+	Term          uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`         // at least 1
+	Sequence      uint64                 `protobuf:"varint,5,opt,name=sequence,proto3" json:"sequence,omitempty"` // milliseconds since 1970, and above all that the peer used before
+	Reach         uint32                 `protobuf:"varint,6,opt,name=reach,proto3" json:"reach,omitempty"`       // when it stood: 1 an orderer answers, but it was a bad leader lately, 2 one answers
+	Height        uint64                 `protobuf:"varint,7,opt,name=height,proto3" json:"height,omitempty"`     // when it stood: blocks held
+	Since         uint64                 `protobuf:"varint,8,opt,name=since,proto3" json:"since,omitempty"`       // milliseconds since 1970: leads since; 0 while it stands
+	Unfit         bool                   `protobuf:"varint,9,opt,name=unfit,proto3" json:"unfit,omitempty"`       // it stands, or stood, against a leader that brings no blocks
+	Orderer       string                 `protobuf:"bytes,10,opt,name=orderer,proto3" json:"orderer,omitempty"`   // that it is connected to now; empty: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Claim) Reset() {
+	*x = Claim{}
+	mi := &file_wire_wire_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Claim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Claim) ProtoMessage() {}
+
+func (x *Claim) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Claim.ProtoReflect.Descriptor instead.
+func (*Claim) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Claim) GetTag() []byte {
+	if x != nil {
+		return x.Tag
+	}
+	return nil
+}
+
+func (x *Claim) GetPkiId() []byte {
+	if x != nil {
+		return x.PkiId
+	}
+	return nil
+}
+
+func (x *Claim) GetAct() Claim_Act {
+	if x != nil {
+		return x.Act
+	}
+	return Claim_ACT_UNSPECIFIED
+}
+
+func (x *Claim) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Claim) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
+
+func (x *Claim) GetReach() uint32 {
+	if x != nil {
+		return x.Reach
+	}
+	return 0
+}
+
+func (x *Claim) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *Claim) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *Claim) GetUnfit() bool {
+	if x != nil {
+		return x.Unfit
+	}
+	return false
+}
+
+func (x *Claim) GetOrderer() string {
+	if x != nil {
+		return x.Orderer
+	}
+	return ""
+}
+
+// SignedClaim, inside a Ballot.
+type SignedClaim struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Claim         []byte                 `protobuf:"bytes,1,opt,name=claim,proto3" json:"claim,omitempty"`         // Claim, marshalled
+	Signature     []byte                 `protobuf:"bytes,2,opt,name=signature,proto3" json:"signature,omitempty"` // over HashParts(DomainClaim, claim)
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignedClaim) Reset() {
+	*x = SignedClaim{}
+	mi := &file_wire_wire_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignedClaim) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignedClaim) ProtoMessage() {}
+
+func (x *SignedClaim) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignedClaim.ProtoReflect.Descriptor instead.
+func (*SignedClaim) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SignedClaim) GetClaim() []byte {
+	if x != nil {
+		return x.Claim
+	}
+	return nil
+}
+
+func (x *SignedClaim) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// Ballot is what peers of one organisation say on a stream of kind "election".
+// All but the claim counts as said by the member that the connection is bound to.
+type Ballot struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Claim         []byte                 `protobuf:"bytes,1,opt,name=claim,proto3" json:"claim,omitempty"`                        // SignedClaim, marshalled: that the sender makes or supports; empty: none
+	Vote          []byte                 `protobuf:"bytes,2,opt,name=vote,proto3" json:"vote,omitempty"`                          // PKI-ID of the candidate that the sender votes for; empty: none
+	VoteTerm      uint64                 `protobuf:"varint,3,opt,name=vote_term,json=voteTerm,proto3" json:"vote_term,omitempty"` // with vote
+	Term          uint64                 `protobuf:"varint,4,opt,name=term,proto3" json:"term,omitempty"`                         // the highest that the sender knows
+	Reach         uint32                 `protobuf:"varint,5,opt,name=reach,proto3" json:"reach,omitempty"`                       // the sender's now: 0 no orderer answers, or it is no candidate, 1 and 2 as in Claim
+	Height        uint64                 `protobuf:"varint,6,opt,name=height,proto3" json:"height,omitempty"`                     // blocks held
+	Ask           bool                   `protobuf:"varint,7,opt,name=ask,proto3" json:"ask,omitempty"`                           // tell me whom you support, and for a while what comes new
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ballot) Reset() {
+	*x = Ballot{}
+	mi := &file_wire_wire_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ballot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ballot) ProtoMessage() {}
+
+func (x *Ballot) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
+func (*Ballot) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Ballot) GetClaim() []byte {
+	if x != nil {
+		return x.Claim
+	}
+	return nil
+}
+
+func (x *Ballot) GetVote() []byte {
+	if x != nil {
+		return x.Vote
+	}
+	return nil
+}
+
+func (x *Ballot) GetVoteTerm() uint64 {
+	if x != nil {
+		return x.VoteTerm
+	}
+	return 0
+}
+
+func (x *Ballot) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Ballot) GetReach() uint32 {
+	if x != nil {
+		return x.Reach
+	}
+	return 0
+}
+
+func (x *Ballot) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *Ballot) GetAsk() bool {
+	if x != nil {
+		return x.Ask
+	}
+	return false
+}
+
 // BlocksRequest opens a stream of kind "blocks".
 type BlocksRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -575,7 +893,7 @@ type BlocksRequest struct {
 
 func (x *BlocksRequest) Reset() {
 	*x = BlocksRequest{}
-	mi := &file_wire_wire_proto_msgTypes[4]
+	mi := &file_wire_wire_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -587,7 +905,7 @@ func (x *BlocksRequest) String() string {
 func (*BlocksRequest) ProtoMessage() {}
 
 func (x *BlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[4]
+	mi := &file_wire_wire_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -600,7 +918,7 @@ func (x *BlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlocksRequest.ProtoReflect.Descriptor instead.
 func (*BlocksRequest) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_wire_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *BlocksRequest) GetFirst() uint64 {
@@ -645,7 +963,7 @@ type BlocksStatus struct {
 
 func (x *BlocksStatus) Reset() {
 	*x = BlocksStatus{}
-	mi := &file_wire_wire_proto_msgTypes[5]
+	mi := &file_wire_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +975,7 @@ func (x *BlocksStatus) String() string {
 func (*BlocksStatus) ProtoMessage() {}
 
 func (x *BlocksStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[5]
+	mi := &file_wire_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +988,7 @@ func (x *BlocksStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlocksStatus.ProtoReflect.Descriptor instead.
 func (*BlocksStatus) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{5}
+	return file_wire_wire_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *BlocksStatus) GetCode() BlocksStatus_Code {
@@ -715,7 +1033,7 @@ type ConsenterClaim struct {
 
 func (x *ConsenterClaim) Reset() {
 	*x = ConsenterClaim{}
-	mi := &file_wire_wire_proto_msgTypes[6]
+	mi := &file_wire_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -727,7 +1045,7 @@ func (x *ConsenterClaim) String() string {
 func (*ConsenterClaim) ProtoMessage() {}
 
 func (x *ConsenterClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[6]
+	mi := &file_wire_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -740,7 +1058,7 @@ func (x *ConsenterClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsenterClaim.ProtoReflect.Descriptor instead.
 func (*ConsenterClaim) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{6}
+	return file_wire_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ConsenterClaim) GetKey() []byte {
@@ -821,7 +1139,35 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\x05alive\x18\v \x03(\fR\x05alive\x12\x12\n" +
 	"\x04have\x18\f \x01(\fR\x04have\x12\x10\n" +
 	"\x03ask\x18\r \x01(\bR\x03ask\x12\x12\n" +
-	"\x04want\x18\x0e \x03(\fR\x04want\"j\n" +
+	"\x04want\x18\x0e \x03(\fR\x04want\"\xd5\x02\n" +
+	"\x05Claim\x12\x10\n" +
+	"\x03tag\x18\x01 \x01(\fR\x03tag\x12\x15\n" +
+	"\x06pki_id\x18\x02 \x01(\fR\x05pkiId\x12.\n" +
+	"\x03act\x18\x03 \x01(\x0e2\x1c.grapevine.wire.v1.Claim.ActR\x03act\x12\x12\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\x12\x1a\n" +
+	"\bsequence\x18\x05 \x01(\x04R\bsequence\x12\x14\n" +
+	"\x05reach\x18\x06 \x01(\rR\x05reach\x12\x16\n" +
+	"\x06height\x18\a \x01(\x04R\x06height\x12\x14\n" +
+	"\x05since\x18\b \x01(\x04R\x05since\x12\x14\n" +
+	"\x05unfit\x18\t \x01(\bR\x05unfit\x12\x18\n" +
+	"\aorderer\x18\n" +
+	" \x01(\tR\aorderer\"O\n" +
+	"\x03Act\x12\x13\n" +
+	"\x0fACT_UNSPECIFIED\x10\x00\x12\x10\n" +
+	"\fACT_STANDING\x10\x01\x12\x0f\n" +
+	"\vACT_LEADING\x10\x02\x12\x10\n" +
+	"\fACT_YIELDING\x10\x03\"A\n" +
+	"\vSignedClaim\x12\x14\n" +
+	"\x05claim\x18\x01 \x01(\fR\x05claim\x12\x1c\n" +
+	"\tsignature\x18\x02 \x01(\fR\tsignature\"\xa3\x01\n" +
+	"\x06Ballot\x12\x14\n" +
+	"\x05claim\x18\x01 \x01(\fR\x05claim\x12\x12\n" +
+	"\x04vote\x18\x02 \x01(\fR\x04vote\x12\x1b\n" +
+	"\tvote_term\x18\x03 \x01(\x04R\bvoteTerm\x12\x12\n" +
+	"\x04term\x18\x04 \x01(\x04R\x04term\x12\x14\n" +
+	"\x05reach\x18\x05 \x01(\rR\x05reach\x12\x16\n" +
+	"\x06height\x18\x06 \x01(\x04R\x06height\x12\x10\n" +
+	"\x03ask\x18\a \x01(\bR\x03ask\"j\n" +
 	"\rBlocksRequest\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x14\n" +
@@ -856,25 +1202,30 @@ func file_wire_wire_proto_rawDescGZIP() []byte {
 	return file_wire_wire_proto_rawDescData
 }
 
-var file_wire_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_wire_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_wire_wire_proto_goTypes = []any{
-	(BlocksStatus_Code)(0), // 0: grapevine.wire.v1.BlocksStatus.Code
-	(*Announcement)(nil),   // 1: grapevine.wire.v1.Announcement
-	(*Alive)(nil),          // 2: grapevine.wire.v1.Alive
-	(*SignedAlive)(nil),    // 3: grapevine.wire.v1.SignedAlive
-	(*Word)(nil),           // 4: grapevine.wire.v1.Word
-	(*BlocksRequest)(nil),  // 5: grapevine.wire.v1.BlocksRequest
-	(*BlocksStatus)(nil),   // 6: grapevine.wire.v1.BlocksStatus
-	(*ConsenterClaim)(nil), // 7: grapevine.wire.v1.ConsenterClaim
+	(Claim_Act)(0),         // 0: grapevine.wire.v1.Claim.Act
+	(BlocksStatus_Code)(0), // 1: grapevine.wire.v1.BlocksStatus.Code
+	(*Announcement)(nil),   // 2: grapevine.wire.v1.Announcement
+	(*Alive)(nil),          // 3: grapevine.wire.v1.Alive
+	(*SignedAlive)(nil),    // 4: grapevine.wire.v1.SignedAlive
+	(*Word)(nil),           // 5: grapevine.wire.v1.Word
+	(*Claim)(nil),          // 6: grapevine.wire.v1.Claim
+	(*SignedClaim)(nil),    // 7: grapevine.wire.v1.SignedClaim
+	(*Ballot)(nil),         // 8: grapevine.wire.v1.Ballot
+	(*BlocksRequest)(nil),  // 9: grapevine.wire.v1.BlocksRequest
+	(*BlocksStatus)(nil),   // 10: grapevine.wire.v1.BlocksStatus
+	(*ConsenterClaim)(nil), // 11: grapevine.wire.v1.ConsenterClaim
 }
 var file_wire_wire_proto_depIdxs = []int32{
-	0, // 0: grapevine.wire.v1.BlocksStatus.code:type_name -> grapevine.wire.v1.BlocksStatus.Code
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	0, // 0: grapevine.wire.v1.Claim.act:type_name -> grapevine.wire.v1.Claim.Act
+	1, // 1: grapevine.wire.v1.BlocksStatus.code:type_name -> grapevine.wire.v1.BlocksStatus.Code
+	2, // [2:2] is the sub-list for method output_type
+	2, // [2:2] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_wire_wire_proto_init() }
@@ -887,8 +1238,8 @@ func file_wire_wire_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_wire_proto_rawDesc), len(file_wire_wire_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   7,
+			NumEnums:      2,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -85,7 +85,6 @@ func TestBadStarts(t *testing.T) {
 			says: "data folder",
 		},
 		"CF13 foreign folder": {exit: 3, code: "CFG019", edit: func(t *testing.T, dir string) { write(t, dir, "data/ledger/CURRENT", []byte("x")) }},
-		"A17 dynamic":         {exit: 3, code: "GOS001", env: peerEnv("PEER_GOSSIP_USELEADERELECTION", "true")},
 		"CF6 both flags":      {exit: 3, code: "CFG012", env: append(peerEnv("PEER_GOSSIP_USELEADERELECTION", "true"), "CORE_PEER_GOSSIP_ORGLEADER=true")},
 		"no identity":         {exit: 3, code: "CFG023", env: peerEnv("PEER_LOCALMSPID", "")},
 		"no such file":        {exit: 3, code: "CFG001", edit: func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, "core.yaml"))) }},

@@ -65,7 +65,6 @@ func TestDefaults(t *testing.T) {
 	p, err := s.Peer()
 	require.NoError(t, err)
 	require.Equal(t, Dynamic, p.Mode)
-	require.False(t, p.ModeSet)
 	require.Equal(t, []string{"/ip4/0.0.0.0/tcp/7051", "/ip4/0.0.0.0/udp/7051/quic-v1"}, p.Listen)
 	require.Equal(t, "prometheus", p.Operations.Metrics)
 	require.Equal(t, 2*time.Second, p.Gossip.LeaderAlive)

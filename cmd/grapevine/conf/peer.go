@@ -33,7 +33,6 @@ type Peer struct {
 	External       string   // endpoint that other organisations learn; "" for none
 	Bootstrap      []string // host:port or multiaddr
 	Mode           Mode
-	ModeSet        bool // false: nobody set either leader flag
 	Gossip         Gossip
 	Deliver        Deliver
 	TLS            TLS // of the gRPC services
@@ -141,8 +140,8 @@ func (s *Settings) Peer() (*Peer, error) {
 		MSPID: s.str("peer.localMspId"), MSPDir: s.path("peer.mspConfigPath"), Dir: s.path("peer.fileSystemPath"),
 		Address: s.address(), External: s.str("peer.gossip.externalEndpoint"),
 		Bootstrap: s.list("peer.gossip.bootstrap"),
-		Mode:      s.mode(), ModeSet: s.set("peer.gossip.useLeaderElection") || s.set("peer.gossip.orgLeader"),
-		Gossip: s.gossip(), Deliver: s.deliver(),
+		Mode:      s.mode(),
+		Gossip:    s.gossip(), Deliver: s.deliver(),
 		TLS: TLS{
 			Enabled: s.flag("peer.tls.enabled"), ClientAuth: s.flag("peer.tls.clientAuthRequired"),
 			Cert: s.path("peer.tls.cert.file"), Key: s.path("peer.tls.key.file"),

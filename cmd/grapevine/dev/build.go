@@ -106,7 +106,7 @@ func (n *Network) plan() error {
 			name := fmt.Sprintf("peer%d.%s", i, org)
 			base := path.Join("crypto", "peerOrganizations", org, "peers", name)
 			n.Nodes = append(n.Nodes, Node{
-				Name: name, Org: org, MSPID: mspID(org), Leader: i == 0, Anchor: i == 0,
+				Name: name, Org: org, MSPID: mspID(org), Anchor: i == 0,
 				MSP: path.Join(base, "msp"), TLS: path.Join(base, "tls"), Listen: take(), Operations: take(),
 			})
 		}
@@ -221,11 +221,11 @@ func (n *Network) configure(v *Node) error {
 	}
 	var bootstrap []string
 	for _, p := range n.Peers() {
-		if p.Org == v.Org && p.Leader && p.Name != v.Name {
+		if p.Org == v.Org && p.Anchor && p.Name != v.Name {
 			bootstrap = append(bootstrap, local(p.Listen))
 		}
 	}
-	gossip := map[string]any{"useLeaderElection": false, "orgLeader": v.Leader, "externalEndpoint": local(v.Listen)}
+	gossip := map[string]any{"externalEndpoint": local(v.Listen)}
 	if len(bootstrap) > 0 {
 		gossip["bootstrap"] = bootstrap
 	}

@@ -55,7 +55,6 @@ type Node struct {
 	Org        string `json:"org"`
 	MSPID      string `json:"mspId"`
 	Orderer    bool   `json:"orderer"`
-	Leader     bool   `json:"leader"` // static leader of its organisation
 	Anchor     bool   `json:"anchor"`
 	MSP        string `json:"msp"`        // folder, below the network's
 	TLS        string `json:"tls"`        // folder, below the network's

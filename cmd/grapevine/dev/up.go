@@ -68,7 +68,7 @@ func (n *Network) Up(ctx context.Context, step Step) (*admin.DevState, error) {
 			leaders++
 		}
 	}
-	step("peers", fmt.Sprintf("%d/%d joined, %d static leaders", len(s.Peers), len(n.Peers()), leaders))
+	step("peers", fmt.Sprintf("%d/%d joined, %d leaders elected", len(s.Peers), len(n.Peers()), leaders))
 	if s.Channels[0].Height == 1 {
 		if err := n.define(ctx); err != nil {
 			return s, err

@@ -70,7 +70,6 @@ var entries = []Entry{
 	{"NET011", "the other host shows no valid binding", "", nil, ExitIdentity, []string{"node."}},
 
 	// GOS: the network of peers.
-	{"GOS001", "dynamic leader election is not built yet", "", []string{"name static leaders: peer.gossip.useLeaderElection=false and peer.gossip.orgLeader=true on at least one peer of the organisation"}, ExitConfig, []string{"election.dynamic_not_built"}},
 	{"GOS002", "a gossip message was refused", "", nil, ExitFailed, []string{"membership.", "election."}},
 	{"GOS003", "two live hosts show one identity", "one MSP folder is used by two nodes; the one that started later counts", []string{"stop one of the two, or give it a certificate of its own: grapevine ca issue NAME"}, ExitCheck, []string{"membership.clone"}},
 	{"GOS014", "no anchor peer for an organisation of the channel", "", nil, ExitCheck, nil},

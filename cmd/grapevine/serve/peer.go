@@ -7,7 +7,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -94,26 +93,11 @@ func (i *Identity) administrator(c *tls.ConnectionState) bool {
 	return err == nil && i.MSP.Satisfies(id, &mspproto.MSPPrincipal{PrincipalClassification: mspproto.MSPPrincipal_ROLE, Principal: role}) == nil
 }
 
-// mode is how a peer comes to lead. Unless someone sets a flag, a build
-// without dynamic election stands by.
-func mode(c *conf.Peer) election.Mode {
-	switch {
-	case c.Mode == conf.Static:
-		return election.Static
-	case c.Mode == conf.Dynamic && c.ModeSet:
-		return election.Dynamic
-	}
-	return election.Standby
-}
+// modes are how a peer comes to lead.
+var modes = map[conf.Mode]election.Mode{conf.Dynamic: election.Dynamic, conf.Static: election.Static, conf.Standby: election.Standby}
 
 // Peer runs a peer until ctx ends.
 func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
-	m := mode(c)
-	if err := m.Validate(); errors.Is(err, election.ErrDynamic) {
-		return fault.New("GOS001", "").Because("peer.gossip.useLeaderElection is true").From(err)
-	} else if err != nil {
-		return err
-	}
 	id, err := LoadIdentity(c.MSPID, c.MSPDir, log.Logger)
 	if err != nil {
 		return err
@@ -132,7 +116,11 @@ func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
 	cfg.Signer, cfg.Chain, cfg.MSP = id.Signer, id.Chain, id.MSP
 	cfg.Listen, cfg.Endpoint, cfg.ExternalEndpoint, cfg.Bootstrap = c.Listen, c.Address, c.External, c.Bootstrap
 	cfg.Version = b.Version
-	cfg.Leader = m
+	cfg.Leader, cfg.Quiet = modes[c.Mode], !c.Deliver.BlockGossip
+	cfg.Election = election.Timing{
+		StartupGrace: c.Gossip.StartupGrace, Sample: c.Gossip.SampleInterval, LeaderAlive: c.Gossip.LeaderAlive,
+		Election: c.Gossip.ElectionTime, Yield: c.Deliver.YieldAfter,
+	}
 	cfg.Orderers = node.OrdererClient{
 		Overrides: overrides, Certificate: cert, DialTimeout: c.Deliver.ConnTimeout,
 		MinBackoff: c.Deliver.BackoffMin, MaxBackoff: c.Deliver.BackoffMax,

@@ -1,0 +1,215 @@
+package election
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/peer"
+
+	"grapevine/msp"
+	"grapevine/wire"
+)
+
+// run is an Election while it runs: one goroutine that owns the machine.
+type run struct {
+	*Election
+	machine *machine
+	pull    *pull
+	met     map[peer.ID]msp.PKIID // neighbours, as the machine knows them
+	probes  chan answer
+	asked   sync.WaitGroup
+	last    time.Time // accounted
+}
+
+type answer struct {
+	height uint64
+	err    error
+}
+
+func (r *run) run(ctx context.Context) {
+	wide, cancel := context.WithCancel(context.WithoutCancel(ctx)) // the last words outlive ctx
+	wait := r.links.run(wide)
+	defer wait()
+	defer cancel()
+	defer r.asked.Wait()
+	defer r.pull.wait()
+	if r.c.Mode == Static {
+		r.pull.begin(ctx)
+	}
+	t := time.NewTicker(clock)
+	defer t.Stop()
+	r.step(ctx, event{kind: tick, facts: r.facts(time.Now())}, "")
+	r.meet(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			r.step(ctx, event{kind: halt}, "")
+			r.pull.end()
+			r.publish(time.Now())
+			r.links.flush(farewell)
+			return
+		case h := <-r.heard:
+			r.step(ctx, event{kind: said, id: h.from, ballot: h.ballot}, h.peer)
+		case a := <-r.probes:
+			r.counted.Unreachable = a.err
+			r.step(ctx, event{kind: probed, ok: a.err == nil, tip: a.height}, "")
+		case tip := <-r.tips:
+			if r.machine.role == leader {
+				r.step(ctx, event{kind: probed, ok: true, tip: tip}, "")
+			}
+		case done := <-r.resigns:
+			if r.machine.role != leader {
+				done <- ErrNotLeading
+				continue
+			}
+			r.step(ctx, event{kind: resign}, "")
+			done <- nil
+		case <-r.kick:
+			r.meet(ctx)
+		case <-t.C:
+			now := time.Now()
+			r.step(ctx, event{kind: tick, facts: r.facts(now)}, "")
+			r.publish(now)
+		}
+	}
+}
+
+// meet tells the machine who came and who went.
+func (r *run) meet(ctx context.Context) {
+	r.mu.Lock()
+	hosts := make(map[peer.ID]msp.PKIID, len(r.hosts))
+	for p, id := range r.hosts {
+		hosts[p] = id
+	}
+	r.mu.Unlock()
+	here := make(map[msp.PKIID]bool, len(hosts))
+	for _, id := range hosts {
+		here[id] = true
+	}
+	for p, id := range r.met {
+		if _, ok := hosts[p]; !ok {
+			delete(r.met, p)
+			r.links.remove(p)
+			if !here[id] {
+				r.step(ctx, event{kind: lose, id: id}, "")
+			}
+		}
+	}
+	for p, id := range hosts {
+		if _, ok := r.met[p]; !ok {
+			r.met[p] = id
+			r.links.add(p)
+			r.step(ctx, event{kind: meet, id: id}, "")
+		}
+	}
+}
+
+func (r *run) facts(now time.Time) facts {
+	f := facts{tallest: r.tallest(now)}
+	if r.c.Height != nil {
+		f.height = r.c.Height()
+	}
+	if r.c.Stream != nil {
+		f.orderer, f.ordered = r.c.Stream()
+	}
+	return f
+}
+
+// step lets the machine take one event in, and does what it wants. from is the
+// host that a ballot came from.
+func (r *run) step(ctx context.Context, e event, from peer.ID) {
+	now := time.Now()
+	effects := r.machine.step(e, now)
+	for _, x := range effects {
+		switch x.kind {
+		case tell:
+			r.tell(x)
+		case begin:
+			r.pull.begin(ctx)
+		case end:
+			r.pull.end()
+		case probe:
+			r.ask(ctx)
+		case refuse:
+			r.refused(from, x.reason)
+		case turned:
+			r.turn(x, now)
+		}
+	}
+	if len(effects) > 0 {
+		r.publish(now)
+	}
+}
+
+// tell sends a ballot to one or all; a claim of ours is signed before.
+func (r *run) tell(x effect) {
+	b, err := r.encode(x.ballot)
+	if err != nil {
+		log.Errorw("a ballot could not be made", "error", err)
+		return
+	}
+	for p, id := range r.met {
+		if x.id == id || x.id == (msp.PKIID{}) {
+			r.links.send(p, b)
+		}
+	}
+}
+
+// ask asks an orderer, beside the loop.
+func (r *run) ask(ctx context.Context) {
+	r.asked.Go(func() {
+		ctx, cancel := context.WithTimeout(ctx, probeTime)
+		defer cancel()
+		h, err := r.c.Newest(ctx)
+		r.probes <- answer{h, err} // the machine asks one at a time
+	})
+}
+
+// refused counts a refusal, and ends the stream of who is to blame.
+func (r *run) refused(from peer.ID, reason *wire.Reason) {
+	if r.c.Refused != nil {
+		r.c.Refused(from, reason)
+	}
+	if v := reason.Verdict(); v == wire.Reject || v == wire.Close {
+		r.shut(from)
+	}
+}
+
+// turn keeps and tells a change of leader.
+func (r *run) turn(x effect, now time.Time) {
+	c := Change{At: now, Why: x.why}
+	if x.claim != nil {
+		c.Leader, c.Term, c.Self = x.claim.id, x.claim.term, x.claim.id == r.id
+		r.counted.Changes++
+	}
+	r.history.add(c)
+	if r.c.Changed != nil {
+		r.c.Changed(c)
+	}
+	log.Infow("leader", "leader", c.Leader, "self", c.Self, "term", c.Term, "why", c.Why)
+}
+
+// publish makes the state that others see.
+func (r *run) publish(now time.Time) {
+	m := r.machine
+	s := State{Mode: r.c.Mode, Changes: r.counted.Changes, Term: m.era, Neighbours: m.neighbours(), Reaches: m.reach() != cut, Answered: m.watch.answer, Unreachable: r.counted.Unreachable}
+	if d := now.Sub(r.last); r.counted.Leader == nil && r.c.Mode == Dynamic && m.role != starting {
+		r.counted.Leaderless += d
+	}
+	s.Leaderless, r.last = r.counted.Leaderless, now
+	s.Role = roleNames[m.role]
+	if now.Before(m.barUntil) {
+		s.BarredUntil = m.barUntil
+	}
+	s.Pulling = r.pull.on
+	s.Leading = m.role == leader || r.c.Mode == Static && r.pull.on
+	if c := m.leads(); c != nil {
+		s.Leader = &Leader{PKIID: c.id, Term: c.term, Since: time.UnixMilli(int64(c.since)), Heard: m.heard, Orderer: c.orderer, Self: c.id == r.id}
+		if s.Leader.Self {
+			s.Leader.Heard, s.Leader.Orderer = now, m.facts.orderer
+		}
+	}
+	r.counted.Leader = s.Leader
+	r.state.Store(&s)
+}
