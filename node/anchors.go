@@ -8,6 +8,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"golang.org/x/sync/errgroup"
+
+	"grapevine/membership"
 )
 
 // ErrHidden: this peer has no external endpoint, so it calls on no other
@@ -23,6 +25,21 @@ type Anchor struct {
 	Name       string        // of whom
 	Took       time.Duration // from dial to proven identity
 	Err        error         // nil: it answers, and is of the organisation
+}
+
+// IsAnchor says whether the configuration names a member as an anchor peer.
+func (c *Channel) IsAnchor(m membership.Member) bool {
+	mine := places(m.Internal + " " + m.Endpoint)
+	for _, o := range c.Config().Orgs() {
+		for _, e := range o.Anchors {
+			for place := range places(e) {
+				if o.MSPID == m.MSPID && mine[place] {
+					return true
+				}
+			}
+		}
+	}
+	return false
 }
 
 // Anchors calls at each anchor peer that the configuration names.

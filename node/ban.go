@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"grapevine/ledger"
@@ -76,6 +77,11 @@ func (n *Node) loadBans() error {
 		n.guard.ban(msp.PKIID(id), until)
 	}
 	return nil
+}
+
+// Banned returns the identities that are banned.
+func (n *Node) Banned() []msp.PKIID {
+	return slices.SortedFunc(maps.Keys(n.guard.banned()), func(a, b msp.PKIID) int { return slices.Compare(a[:], b[:]) })
 }
 
 // ban notes that an identity is banned until then, the zero time lifting it, and

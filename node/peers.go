@@ -73,13 +73,7 @@ func (n *Node) Peers() []Peer {
 		}
 		return all[id]
 	}
-	anchors := map[string]bool{}
 	for _, c := range n.Channels() {
-		for _, o := range c.Config().Orgs() {
-			for _, e := range o.Anchors {
-				addPlaces(anchors, e)
-			}
-		}
 		scores := c.mesh.Scores()
 		for _, m := range c.Members() {
 			at(m.PKIID).join(c, m, scores[m.Peer])
@@ -108,9 +102,6 @@ func (n *Node) Peers() []Peer {
 	out := make([]Peer, 0, len(all))
 	for id, p := range all {
 		p.Banned = bans[id]
-		for place := range places(p.Endpoint + " " + p.External) {
-			p.Anchor = p.Anchor || anchors[place]
-		}
 		out = append(out, *p)
 	}
 	slices.SortFunc(out, func(a, b Peer) int {
@@ -138,6 +129,7 @@ func (p *Peer) join(c *Channel, m membership.Member, score float64) {
 	if id, ok := c.members.Identity(m.PKIID); ok {
 		p.Certificate = id.Certificate()
 	}
+	p.Anchor = p.Anchor || c.IsAnchor(m)
 	p.Channels = append(p.Channels, Membership{
 		Channel: c.name, State: m.State, Height: m.Height, TipHash: m.TipHash, Score: score, Streams: c.streams(m.Peer),
 	})
@@ -169,18 +161,14 @@ func connOf(c network.Conn) Conn {
 // places are an endpoint's hosts and ports, by which endpoints are compared.
 func places(endpoint string) map[string]bool {
 	out := map[string]bool{}
-	addPlaces(out, endpoint)
-	return out
-}
-
-func addPlaces(to map[string]bool, endpoint string) {
 	addrs, err := wire.ParseEndpoint(endpoint)
 	if err != nil {
-		return // a configuration may name what nobody can dial
+		return out // a configuration may name what nobody can dial
 	}
 	for _, a := range addrs {
-		to[a[0].Value()+" "+a[1].Value()] = true
+		out[a[0].Value()+" "+a[1].Value()] = true
 	}
+	return out
 }
 
 // Connect dials an endpoint, host:port or multiaddr, and returns who is there: a

@@ -31,6 +31,9 @@ type ChannelStatus struct {
 	SourceName string
 	State      ledger.StateTip
 	Members    int // connected and admitted members that aren't known to be dead, this node included
+	Alive      int // of them, those that aren't suspect either
+	Suspect    int // members that don't answer, connected or not
+	Dead       int // members that are dead, for this node
 	Halted     error
 }
 
@@ -39,8 +42,9 @@ func (c *Channel) Status() ChannelStatus {
 	st := c.ledger.State()
 	s := ChannelStatus{
 		Name: c.name, Tip: st.Blocks, State: st, Mode: c.elect.Mode(), Leading: c.elect.Leading(),
-		Members: c.living() + 1, Halted: c.Halted(),
+		Halted: c.Halted(),
 	}
+	c.count(&s)
 	if o, ok := c.source.(interface{ Source() string }); ok && s.Leading {
 		s.Orderer = o.Source()
 	}
@@ -66,23 +70,30 @@ type Traffic struct {
 // Traffic tells what came to the channel so far.
 func (c *Channel) Traffic() Traffic { return Traffic{c.mesh.Stats(), c.cast.Stats(), c.sync.Pulled()} }
 
-// living counts the connected and admitted members. One that was killed or
+// count counts the connected and admitted members. One that was killed or
 // suspended keeps its connection for a while, longer on QUIC than its silence
 // takes to be noticed: those whom membership has given up don't count.
-func (c *Channel) living() int {
-	lost := map[peer.ID]bool{}
+func (c *Channel) count(s *ChannelStatus) {
+	states := map[peer.ID]membership.State{}
 	for _, m := range c.members.List() {
-		if m.State != membership.Alive && m.State != membership.Suspect {
-			lost[m.Peer] = true
+		states[m.Peer] = m.State
+		switch m.State {
+		case membership.Suspect:
+			s.Suspect++
+		case membership.Dead:
+			s.Dead++
 		}
 	}
-	n := 0
+	s.Members, s.Alive = 1, 1
 	for _, p := range c.view.Members() {
-		if !lost[p] {
-			n++
+		switch states[p] { // one that says nothing to us counts as alive
+		case membership.Alive:
+			s.Alive++
+			fallthrough
+		case membership.Suspect:
+			s.Members++
 		}
 	}
-	return n
 }
 
 // Members lists the members that this node heard of on the channel, itself

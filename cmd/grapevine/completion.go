@@ -72,6 +72,32 @@ func (a *app) completeChannels(c *cobra.Command, args []string, _ string) ([]str
 	return out, cobra.ShellCompDirectiveNoFileComp
 }
 
+// completePeers completes the first argument with the names of the peers that
+// the node of the flags knows.
+func (a *app) completePeers(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	t, err := a.node()
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	defer t.Close()
+	ctx, cancel := context.WithTimeout(c.Context(), completeTime)
+	defer cancel()
+	l, err := t.Peers(ctx, "", "")
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var out []string
+	for _, p := range l.Items {
+		if !p.Self {
+			out = append(out, p.Name)
+		}
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
 // completeFlags completes the values of the flags that every verb takes.
 func (a *app) completeFlags(root *cobra.Command) error {
 	fixed := func(values ...string) cobra.CompletionFunc {

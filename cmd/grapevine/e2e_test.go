@@ -108,10 +108,16 @@ func TestDevNetwork(t *testing.T) {
 	require.Equal(t, 20.0, tx["committed"])
 	require.ElementsMatch(t, []string{"p50", "p99", "max"}, keys(tx["latencyMs"].(map[string]any)))
 
+	testPeerVerbs(t, m)
 	m.run(t, 0, "dev", "kill", "peer1.org2")
 	m.refused(t, 1, "DEV011", "dev", "kill", "peer1.org2")
 	m.refused(t, 5, "NET001", "status", "--target", "peer1.org2")
 	require.Equal(t, 5.0, m.object(t, 0, "dev", "tx", "--count", "5")["committed"], "those that live have them")
+	m.refused(t, 5, "NET001", "peers", "ping", "peer1.org2")
+	for state := ""; state != "dead"; {
+		state = of(m.object(t, 0, "channel", "members", "mychannel"), "items")[3]["state"].(string)
+	}
+	require.Equal(t, "peer1.org2\n", m.run(t, 0, "peers", "ls", "--state", "dead", "-o", "name"))
 	dead := of(m.object(t, 0, "dev", "status"), "peers")[3]
 	require.Equal(t, "dead", dead["state"])
 	require.Equal(t, 0.0, dead["pid"])

@@ -29,6 +29,7 @@ var verbs = []func(a *app) *cobra.Command{
 	newDevCmd,
 	newStatusCmd,
 	newPeerCmd,
+	newPeersCmd,
 	newOrdererCmd, newOSNAdminCmd,
 	newChannelCmd,
 	newBlockCmd,

@@ -23,6 +23,8 @@ var objects = []any{
 	&ChannelLeaderList{Items: []ChannelLeader{{}}}, &ChannelMemberList{Items: []ChannelMember{{}}},
 	&Block{Txs: []Tx{{}}, Signatures: []Signature{{}}}, &BlockVerification{Failures: []BlockFailure{{}}},
 	&StateEntry{}, &StateHash{}, &ConfigCheck{Findings: []Finding{{}}}, &ConfigValueList{Items: []ConfigValue{{}}}, &ConfigKey{},
+	&PeerInfo{Memberships: []PeerMembership{{Streams: []PeerStream{{}}}}, Connections: []PeerConnection{{}}}, &PeerPing{}, &PeerAction{},
+	&PeerRTT{Items: []PeerLeg{{}}}, &AnchorList{Items: []Anchor{{}}},
 	&Version{}, &LedgerImport{}, &CertificateList{Items: []CertificateInfo{{}}}, &MSPInfo{}, &MSPVerification{},
 }
 

@@ -105,7 +105,7 @@ func (s *Server) peerChannel(out *Status, c *node.Channel) StatusChannel {
 	v := c.Status()
 	sc := StatusChannel{
 		Name: v.Name, Height: v.Tip.Height, Lag: v.Lag, TipHash: hex.EncodeToString(v.Tip.Hash[:]),
-		IsLeader: v.Leading, Source: BlockSource{Kind: v.SourceKind, Name: v.SourceName}, Alive: v.Members, Validity: ValidityNone,
+		IsLeader: v.Leading, Source: BlockSource{Kind: v.SourceKind, Name: v.SourceName}, Alive: v.Alive, Suspect: v.Suspect, Dead: v.Dead, Validity: ValidityNone,
 		Progress: ProgressOf(v.Progress, v.From),
 	}
 	if v.Leading {
@@ -153,9 +153,7 @@ func (s *Status) clash(c node.Clash, self peer.ID) {
 
 func (s *Status) certificate(use, name string, c *x509.Certificate) {
 	left := time.Until(c.NotAfter)
-	s.Certificates = append(s.Certificates, Certificate{
-		Use: use, Subject: c.Subject.String(), Issuer: c.Issuer.String(), NotAfter: Time{c.NotAfter}, ExpiresInSec: int64(left.Seconds()),
-	})
+	s.Certificates = append(s.Certificates, certificateOf(use, c))
 	fix := "grapevine ca issue " + name
 	if use == "tls" {
 		fix += " --tls"
@@ -165,6 +163,12 @@ func (s *Status) certificate(use, name string, c *x509.Certificate) {
 		s.problem("CERT004", "error", "this node's "+use+" certificate has expired", fix)
 	case left < soon:
 		s.problem("CERT007", "warning", fmt.Sprintf("this node's %s certificate expires in %d days", use, int(left.Hours()/24)), fix)
+	}
+}
+
+func certificateOf(use string, c *x509.Certificate) Certificate {
+	return Certificate{
+		Use: use, Subject: c.Subject.String(), Issuer: c.Issuer.String(), NotAfter: Time{c.NotAfter}, ExpiresInSec: int64(time.Until(c.NotAfter).Seconds()),
 	}
 }
 
