@@ -38,12 +38,13 @@ sim: ## real nodes in virtual time: 50 nodes, partitions, silent links; writes b
 	@mkdir -p build
 	GRAPEVINE_SIM=$(CURDIR)/build/sim.json $(GO) test -count=1 -timeout 25m -run '^TestSim' -v ./itest ./membership
 
-soak: ## longer simulations, crash loops, every byte of the recorded chains flipped; SOAK=10m for each loop
-	GRAPEVINE_SOAK=$(SOAK) $(GO) test -count=1 -timeout 170m -run 'Soak|BitFlips' -v ./ledger ./channel ./itest
+soak: ## longer simulations, crash loops, orderers killed under load, every byte of the recorded chains flipped; SOAK=10m for each loop
+	GRAPEVINE_SOAK=$(SOAK) $(GO) test -count=1 -timeout 170m -run 'Soak|BitFlips' -v ./ledger ./channel ./itest ./cmd/grapevine
 
 bench: ## dissemination, ledger and range pull beside their bare counterparts, meeting and idling; writes build/bench.json
 	@mkdir -p build
 	$(GO) run ./itest/runbench -o build/bench.json
+	$(GO) test ./orderer -run '^$$' -bench 'Cluster|RawRaft' -benchtime 20000x -timeout 10m
 
 gen: ## generate wire/wire.pb.go anew
 	$(GO) run github.com/bufbuild/buf/cmd/buf@v1.66.0 generate

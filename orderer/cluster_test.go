@@ -20,7 +20,7 @@ import (
 
 // A cluster is orderers of one channel, each over its own folder, configuration and listener.
 type cluster struct {
-	t       *testing.T
+	t       testing.TB
 	w       *world
 	hub     *hub
 	members []*member
@@ -37,7 +37,7 @@ type member struct {
 	signer  string // common name
 }
 
-func newCluster(t *testing.T, consenters int, batch *ab.BatchSize, timeout time.Duration) *cluster {
+func newCluster(t testing.TB, consenters int, batch *ab.BatchSize, timeout time.Duration) *cluster {
 	t.Helper()
 	c := &cluster{t: t, w: newWorldOf(t, consenters, batch, timeout), hub: newHub()}
 	for range consenters {
@@ -101,7 +101,7 @@ func (c *cluster) start(which ...int) {
 	}
 }
 
-func (m *member) configure(t *testing.T, l orderer.Ledger) {
+func (m *member) configure(t testing.TB, l orderer.Ledger) {
 	t.Helper()
 	for n := l.Tip().Height; n > 0; n-- {
 		raw, err := l.Block(n - 1)
