@@ -96,7 +96,8 @@ func (g *grapevine) whole(bytes int) bool { return bytes <= wire.InlineLimit }
 
 func (g *grapevine) counts() (messages, pulled uint64, bytes int64) {
 	for _, p := range g.Peers[1:] {
-		pulled += p.Channel.Traffic().Pulled
+		t := p.Channel.Traffic()
+		pulled += t.Pulled + t.Cast.Received
 	}
 	for _, c := range g.bytes[1:] {
 		bytes += c.GetBandwidthTotals().TotalIn

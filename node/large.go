@@ -2,9 +2,14 @@ package node
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -41,7 +46,7 @@ func (c *Channel) newCast() error {
 			}
 		},
 		Lied: func(p peer.ID, number uint64, evidence []byte) {
-			c.log.Error("a member announced a block falsely; it is pulled, and the proof kept", "peer", p, "block", number)
+			c.accuse(p, fmt.Sprintf("encoding-%d", number), evidence)
 		},
 		Coder: &n.coder, Budget: n.budget, Logger: c.log,
 	})
@@ -108,7 +113,19 @@ func (c *Channel) contradicted(who msp.PKIID, one, other []byte) {
 		return
 	}
 	c.cast.Bar(p)
-	c.log.Error("a member announced one block in two ways", "peer", p)
+	sum := sha256.Sum256(other)
+	c.accuse(p, fmt.Sprintf("announcements-%x", sum[:8]), wire.AppendFrame(wire.AppendFrame(nil, one), other))
+}
+
+// accuse keeps what a member signed and can't be true, in the data folder.
+func (c *Channel) accuse(p peer.ID, what string, proof []byte) {
+	dir := filepath.Join(c.node.cfg.Dir, "evidence")
+	path := filepath.Join(dir, fmt.Sprintf("%s-%s-%s", c.name, p, what))
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = renameio.WriteFile(path, proof, 0o600)
+	}
+	c.log.Error("a member announced a block falsely; it is barred for an hour", "peer", p, "evidence", path, "err", err)
 }
 
 // orgOf is the organisation of a connected host.
