@@ -106,6 +106,11 @@ type Mesh struct {
 
 	scores atomic.Pointer[map[peer.ID]float64] // swapped by GossipSub
 
+	standings struct {
+		sync.Mutex
+		of map[peer.ID]standing // guarded by the mutex
+	}
+
 	gate sync.RWMutex // held for reading while a validator runs
 	over bool         // nothing is judged any more; guarded by gate
 }

@@ -53,6 +53,7 @@ const (
 	expelledScore     = -1e4 // no member (any more)
 	offenderScore     = -1e3 // two offences within offenceTime: on the graylist
 	ownOrgScore       = 10
+	standingTime      = 2 * time.Second
 )
 
 // meshParams returns GossipSub's parameters for a channel of n members. They
@@ -179,20 +180,41 @@ func (m *Mesh) options() []pubsub.Option {
 
 // ownScore is P5: what this channel knows of p.
 func (m *Mesh) ownScore(p peer.ID) float64 {
-	if !m.view.admits(p) {
-		return expelledScore
-	}
-	var score float64
-	if m.offences.many(p, time.Now()) {
-		score = offenderScore
-	}
-	if m.conf.Identify == nil || m.conf.Self == nil {
-		return score
-	}
-	if id, ok := m.conf.Identify(p); ok && id.MSPID() == m.conf.Self.Identity().MSPID() {
-		score += ownOrgScore
+	now := time.Now()
+	score := m.standing(p, now)
+	if score > expelledScore && m.offences.many(p, now) {
+		score += offenderScore
 	}
 	return score
+}
+
+// standing is what p is to this channel. It is asked for several times a second
+// for each member, so it is remembered for standingTime; the fences ask anew.
+func (m *Mesh) standing(p peer.ID, now time.Time) float64 {
+	m.standings.Lock()
+	defer m.standings.Unlock()
+	s, ok := m.standings.of[p]
+	if ok && now.Sub(s.at) < standingTime {
+		return s.score
+	}
+	s = standing{at: now}
+	if !m.view.admits(p) {
+		s.score = expelledScore
+	} else if m.conf.Identify != nil {
+		if id, ok := m.conf.Identify(p); ok && id.MSPID() == m.conf.Self.Identity().MSPID() {
+			s.score = ownOrgScore
+		}
+	}
+	if m.standings.of == nil || len(m.standings.of) >= maxVerdicts {
+		m.standings.of = make(map[peer.ID]standing)
+	}
+	m.standings.of[p] = s
+	return s.score
+}
+
+type standing struct {
+	score float64
+	at    time.Time
 }
 
 // isTopic says whether a channel has this topic.

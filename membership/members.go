@@ -39,6 +39,7 @@ const (
 	ownBeats    = 4                // of which one also goes to the own organisation
 	fresh       = 10 * time.Second // an alive message that greets is no older
 	clock       = 100 * time.Millisecond
+	sweepPause  = time.Second            // between two looks at whose certificate has ended
 	heightPause = 200 * time.Millisecond // between two tellings of a height
 	storeEvery  = 10 * time.Second       // sequences; a new incarnation is stored at once
 	judgedFor   = 30 * time.Second       // Admit's yes is remembered; see Rejudge
@@ -109,6 +110,7 @@ type Members struct {
 	talks       map[peer.ID]*talk
 	wanted      map[msp.PKIID]time.Time // certificates asked for, and when
 	asked       time.Time               // when views were last compared
+	swept       time.Time
 	echoes      map[uint64]chan peer.ID // that Ping waits for, by nonce
 	clashed     map[msp.PKIID]time.Time // when two hosts of one identity were last reported
 	shadowed    time.Time               // when a host of our identity was last heard that started after us
@@ -357,6 +359,25 @@ func (m *Members) sign(now time.Time, own, left bool) error {
 func (m *Members) tick(now time.Time, late bool) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if now.Sub(m.swept) >= sweepPause {
+		m.sweep(now)
+	}
+	m.act(m.detector.step(event{kind: tick}, now), now)
+	m.spread()
+	if now.Sub(m.heightAt) >= heightPause {
+		if h, _ := m.c.Tip(); h != m.height {
+			m.height, m.heightAt = h, now
+			for _, t := range m.talks {
+				m.send(t, new(wire.Word))
+			}
+		}
+	}
+	return m.view.born || m.view.moved && late
+}
+
+// sweep forgets whose time is over. Called under mu.
+func (m *Members) sweep(now time.Time) {
+	m.swept = now
 	for _, e := range m.view.tick(now) {
 		m.notify(Event{Kind: Died, Member: e.member})
 	}
@@ -371,17 +392,6 @@ func (m *Members) tick(now time.Time, late bool) bool {
 			delete(m.clashed, id)
 		}
 	}
-	m.act(m.detector.step(event{kind: tick}, now), now)
-	m.spread()
-	if now.Sub(m.heightAt) >= heightPause {
-		if h, _ := m.c.Tip(); h != m.height {
-			m.height, m.heightAt = h, now
-			for _, t := range m.talks {
-				m.send(t, new(wire.Word))
-			}
-		}
-	}
-	return m.view.born || m.view.moved && late
 }
 
 // store writes the marks if they changed.
