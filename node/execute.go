@@ -50,6 +50,9 @@ func newExecutor(l *ledger.Ledger) *executor { return &executor{ledger: l} }
 // nearBlocks are judged while a channel is opened; more, beside its work.
 const nearBlocks = 64
 
+// Judges reports whether the node judges transactions.
+func (n *Node) Judges() bool { return n.cfg.Judge }
+
 // judgeOnwards has what comes judged, and what is kept if that is little: of a
 // channel just joined, block 0.
 func (c *Channel) judgeOnwards() error {

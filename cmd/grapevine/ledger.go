@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"grapevine/cmd/grapevine/admin"
 	"grapevine/cmd/grapevine/fault"
 	"grapevine/ledger"
+	"grapevine/node"
 )
 
 // Blocks that share a synced batch during an import.
@@ -36,8 +36,9 @@ func newLedgerImportCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "import --genesis F --blocks DIR|FILE --data DIR", Short: "Verify and append blocks to a (new) data folder, offline",
 		Long: `Verifies the files of --blocks as block verify does, in the order of their names
-from block 0 on, or the blocks of one file that block export wrote, and appends
-them to the data folder. The folder may be new, or
+from block 0 on, or the blocks of one file that block export wrote, judges their
+transactions by Fabric's rules, and appends them to the data folder, with the world
+state that they lead to. The folder may be new, or
 hold a beginning of the same chain. How it goes is shown on a terminal, and told
 every ten seconds elsewhere. At the first block that doesn't hold it stops
 and exits with 6; what came before stays.`,
@@ -63,6 +64,7 @@ and exits with 6; what came before stays.`,
 			t.row("imported", plural(int(out.Imported), "block"))
 			t.row("height", out.Height)
 			t.row("tip", out.TipHash)
+			t.row("state", orDash(out.StateHash))
 		}, func() []string { return []string{out.Channel} })
 	}
 	return c
@@ -92,7 +94,7 @@ func (a *app) importChain(ctx context.Context, genesis, blocks, data string) (_ 
 	defer func() { err = errors.Join(err, db.Close()) }()
 	b := a.newBar("importing")
 	defer b.done()
-	im := importer{db: db, told: func(im *importer) {
+	im := importer{ctx: ctx, db: db, told: func(im *importer) {
 		p := im.meter.Told(im.height, count, a.now())
 		b.show(admin.ProgressOf(p, nil), float64(p.Bytes)/float64(max(total, 1)))
 	}}
@@ -110,14 +112,15 @@ func (a *app) importChain(ctx context.Context, genesis, blocks, data string) (_ 
 	case im.ledger == nil:
 		return nil, fault.Newf(fault.BadFile, "%s holds no block", blocks)
 	}
-	tip := im.ledger.Tip()
+	item := (&admin.Chain{Ledger: im.ledger}).Item()
 	return &admin.LedgerImport{
-		Channel: im.ledger.Name(), Dir: a.path(data), Imported: im.added, Height: tip.Height, TipHash: hex.EncodeToString(tip.Hash[:]),
+		Channel: item.Name, Dir: a.path(data), Imported: im.added, Height: item.Height, TipHash: item.TipHash, StateHash: item.StateHash,
 	}, nil
 }
 
 // An importer appends verified blocks in batches.
 type importer struct {
+	ctx    context.Context // of the one import that it is made for
 	db     *ledger.DB
 	ledger *ledger.Ledger
 	height uint64 // blocks taken, appended or pending
@@ -140,6 +143,9 @@ func (im *importer) take(v block.Verified, c *channel.Config) error {
 			im.held = l.Height()
 		}
 		if im.ledger, err = im.db.Create(c.Channel(), v); err != nil {
+			return err
+		}
+		if err := node.Judge(im.ctx, im.ledger, nil); err != nil {
 			return err
 		}
 	}

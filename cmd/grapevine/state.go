@@ -29,10 +29,10 @@ const (
 
 func newStateCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use: "state", Short: "State transfer", GroupID: groupChannels,
-		Example: "  grapevine state status mychannel\n  grapevine state sync mychannel --wait",
+		Use: "state", Short: "World state, and its transfer", GroupID: groupChannels,
+		Example: "  grapevine state get mychannel asset1 --namespace basic\n  grapevine state hash mychannel\n  grapevine state sync mychannel --wait",
 	}
-	c.AddCommand(newStateStatusCmd(a), newStateSyncCmd(a))
+	c.AddCommand(newStateGetCmd(a), newStateDumpCmd(a), newStateHistoryCmd(a), newStateHashCmd(a), newStateStatusCmd(a), newStateSyncCmd(a))
 	return c
 }
 

@@ -19,6 +19,10 @@ type chain interface {
 	Block(ctx context.Context, number string, full bool) (*admin.Block, error)
 	Verify(ctx context.Context, span string) (*admin.BlockVerification, error)
 	Raw(ctx context.Context, span string, each func(raw []byte) error) error
+	State(ctx context.Context, namespace, key string) (*admin.StateEntry, error)
+	Dump(ctx context.Context, q admin.DumpQuery, each func(*admin.StateEntry) error) error
+	History(ctx context.Context, namespace, key string) (*admin.StateHistory, error)
+	StateHash(ctx context.Context, at string) (*admin.StateHash, error)
 	Close() error
 }
 

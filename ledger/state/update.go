@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/hyperledger/fabric-protos-go-apiv2/peer"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -144,4 +145,43 @@ func touches(t *Tx, index uint64) []Touch {
 		list = append(list, Touch{Namespace: k.Namespace, Key: k.Key, Tx: index, Deleted: acts[k]})
 	}
 	return list
+}
+
+// Written returns what a valid transaction wrote to a public key, nil if it
+// didn't, or deleted it.
+func Written(entry []byte, namespace, key string) []byte {
+	var e envelope
+	if walk(entry, func(f field) bool {
+		if f.is(1) {
+			e.payload = f.bytes
+		}
+		return true
+	}) != nil {
+		return nil
+	}
+	p, err := readPayload(e.payload)
+	if err != nil {
+		return nil
+	}
+	h, _, ok := p.read()
+	if !ok {
+		return nil
+	}
+	a, err := readAction(p)
+	if err != nil {
+		return nil
+	}
+	t := &Tx{}
+	if t.readResponse(h, a) != peer.TxValidationCode_VALID {
+		return nil
+	}
+	var value []byte
+	for s := range spaces(t.sets) {
+		for w := range s.writes() {
+			if s.name == namespace && w.key == key {
+				value = w.value
+			}
+		}
+	}
+	return value
 }

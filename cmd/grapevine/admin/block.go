@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"grapevine/block"
+	"grapevine/ledger"
 	"grapevine/msp"
 )
 
@@ -46,6 +47,15 @@ func DecodeBlock(raw []byte, rules *block.Rules, full bool) (*Block, error) {
 	}
 	out.LastConfig, out.Signatures = decodeSignatures(b, rules)
 	return out, nil
+}
+
+// judged enters what was found of the block's transactions here.
+func (b *Block) judged(v ledger.Verdict) {
+	b.ValiditySource, b.CommitHash = ValidityOwn, hex.EncodeToString(v.CommitHash)
+	for i := range b.Txs {
+		code := peer.TxValidationCode(v.Codes[i])
+		b.Txs[i].Validity, b.Txs[i].ValidityCode = code.String(), int(code)
+	}
 }
 
 // decodeTx reads what can be read of one entry, and its channel's name.

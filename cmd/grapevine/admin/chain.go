@@ -40,13 +40,18 @@ func ReadChain(l *ledger.Ledger) (*Chain, error) {
 
 // Item is the channel in short.
 func (c *Chain) Item() *ChannelItem {
-	t := c.Ledger.Tip()
-	return &ChannelItem{Name: c.Ledger.Name(), Height: t.Height, TipHash: hex.EncodeToString(t.Hash[:]), Halted: c.Ledger.Halted() != nil}
+	s := c.Ledger.State()
+	_, hash := validity(s)
+	return &ChannelItem{
+		Name: c.Ledger.Name(), Height: s.Blocks.Height, TipHash: hex.EncodeToString(s.Blocks.Hash[:]),
+		Halted: c.Ledger.Halted() != nil, StateHash: hash,
+	}
 }
 
 // Info is what the ledger and the configuration in force say of the channel.
 func (c *Chain) Info(context.Context) (*ChannelInfo, error) {
-	t := c.Ledger.Tip()
+	s := c.Ledger.State()
+	t := s.Blocks
 	first, err := c.decoded(0)
 	if err != nil {
 		return nil, err
@@ -59,8 +64,9 @@ func (c *Chain) Info(context.Context) (*ChannelInfo, error) {
 	out := &ChannelInfo{
 		Name: c.Ledger.Name(), Height: t.Height, TipHash: hex.EncodeToString(t.Hash[:]),
 		PreviousHash: hex.EncodeToString(last.Header.PreviousHash), GenesisHash: hex.EncodeToString(genesis[:]),
-		ConfigSequence: c.Config.Sequence(), ConfigBlock: c.Config.Number(), Consensus: c.Config.Consensus(), Validity: ValidityNone,
+		ConfigSequence: c.Config.Sequence(), ConfigBlock: c.Config.Number(), Consensus: c.Config.Consensus(),
 	}
+	out.Validity, out.StateHash = validity(s)
 	if err := c.Ledger.Halted(); err != nil {
 		out.Halted, out.HaltCode = true, haltCode(err)
 	}
@@ -179,10 +185,19 @@ func (c *Chain) read(raw []byte, n uint64, full bool) (*Block, error) {
 		rules = conf.Rules()
 	}
 	b, err := DecodeBlock(raw, rules, full)
-	if err == nil {
-		b.Channel = c.Ledger.Name()
+	if err != nil {
+		return nil, err
 	}
-	return b, err
+	b.Channel = c.Ledger.Name()
+	v, err := c.Ledger.Verdict(n)
+	switch {
+	case errors.Is(err, ledger.ErrUnjudged):
+	case err != nil:
+		return nil, err
+	default:
+		b.judged(v)
+	}
+	return b, nil
 }
 
 // before is the configuration in force before block n > 0. It follows the

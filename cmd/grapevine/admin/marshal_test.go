@@ -22,7 +22,7 @@ var objects = []any{
 	&ChannelInfo{Orgs: []ChannelOrg{{}}, Orderers: []ChannelOrderer{{}}},
 	&ChannelLeaderList{Items: []ChannelLeader{{}}}, &ChannelMemberList{Items: []ChannelMember{{}}},
 	&Block{Txs: []Tx{{}}, Signatures: []Signature{{}}}, &BlockVerification{Failures: []BlockFailure{{}}},
-	&StateEntry{}, &StateHash{}, &ConfigCheck{Findings: []Finding{{}}}, &ConfigValueList{Items: []ConfigValue{{}}}, &ConfigKey{},
+	&StateEntry{}, &StateHash{}, &StateHistory{Items: []StateChange{{}}}, &ConfigCheck{Findings: []Finding{{}}}, &ConfigValueList{Items: []ConfigValue{{}}}, &ConfigKey{},
 	&PeerInfo{Memberships: []PeerMembership{{Streams: []PeerStream{{}}}}, Connections: []PeerConnection{{}}}, &PeerPing{}, &PeerAction{},
 	&PeerRTT{Items: []PeerLeg{{}}}, &AnchorList{Items: []Anchor{{}}},
 	&Version{}, &LedgerImport{}, &CertificateList{Items: []CertificateInfo{{}}}, &MSPInfo{}, &MSPVerification{},

@@ -89,6 +89,7 @@ func (s *Server) reading(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/channels/{ch}/blocks", s.tail)
 	mux.HandleFunc("GET /api/v1/channels/{ch}/raw", s.raw)
 	mux.HandleFunc("GET /api/v1/channels/{ch}/verification", s.handle(s.verify))
+	s.stating(mux)
 }
 
 // handle answers with an object, or with the coded error.

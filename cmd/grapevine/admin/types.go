@@ -155,7 +155,9 @@ type StatusChannel struct {
 	Suspect  int         `json:"suspect"`
 	Dead     int         `json:"dead"`
 	Validity string      `json:"validity"`
-	Progress Progress    `json:"progress"` // of catching up
+
+	StateHash string   `json:"stateHash"`
+	Progress  Progress `json:"progress"` // of catching up
 }
 
 // BlockSource says where the last block came from: "orderer", "push", "pull",
@@ -205,10 +207,11 @@ type ChannelList struct {
 
 // ChannelItem is a channel in short.
 type ChannelItem struct {
-	Name    string `json:"name"`
-	Height  uint64 `json:"height"`
-	TipHash string `json:"tipHash"`
-	Halted  bool   `json:"halted"`
+	Name      string `json:"name"`
+	Height    uint64 `json:"height"`
+	TipHash   string `json:"tipHash"`
+	Halted    bool   `json:"halted"`
+	StateHash string `json:"stateHash"`
 }
 
 // ChannelInfo is `channel info`.
@@ -370,6 +373,9 @@ type StateEntry struct {
 	Text      string     `json:"text"`  // the value if it is UTF-8
 	Version   KeyVersion `json:"version"`
 	Height    uint64     `json:"height"`
+	// Collection is "" for public keys. Of private data Key is the hash of the key,
+	// in hexadecimal, and Value that of the value.
+	Collection string `json:"collection"`
 }
 
 // KeyVersion is where a key was last written.

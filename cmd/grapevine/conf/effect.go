@@ -28,7 +28,7 @@ var effective = lowered(
 	"operations.tls.clientAuthRequired", "operations.tls.clientRootCAs.files", "metrics.provider",
 	"fabricCompat.listenAddress", "peer.tls.clientAuthRequired", "peer.tls.clientRootCAs.files",
 	"peer.limits.concurrency.deliverService", "peer.authentication.timewindow",
-	"p2p.listen", "p2p.networkId", "logging.spec", "logging.format",
+	"events.validity", "p2p.listen", "p2p.networkId", "logging.spec", "logging.format",
 	"General.ListenAddress", "General.ListenPort", "General.LocalMSPID", "General.LocalMSPDir",
 	"General.BootstrapMethod", "General.BootstrapFile", "FileLedger.Location",
 	"General.TLS.Enabled", "General.TLS.Certificate", "General.TLS.PrivateKey", "General.TLS.ClientAuthRequired", "General.TLS.ClientRootCAs",
@@ -53,7 +53,7 @@ var needed = map[string]string{
 	"peer.bccsp.default":    "PKCS11",
 	"general.bccsp.default": "PKCS11",
 	"relay.listenaddress":   "",
-	"events.validity":       "own fabricPeer",
+	"events.validity":       "fabricPeer",
 	"metrics.provider":      "statsd",
 }
 

@@ -25,6 +25,8 @@ const (
 type last struct {
 	Height  uint64        `json:"height"`
 	TipHash string        `json:"tipHash"`
+
+	StateHash string `json:"stateHash"`
 	Ref     admin.NodeRef `json:"ref"`
 }
 
@@ -72,7 +74,7 @@ func (n *Network) lookPeer(ctx context.Context, v *Node) admin.DevPeer {
 	state, pid, c, l := n.look(ctx, v)
 	p := admin.DevPeer{
 		NodeRef: l.Ref, PID: pid, State: string(state), Anchor: v.Anchor,
-		Channel: n.Shape.Channel, Height: l.Height, TipHash: l.TipHash,
+		Channel: n.Shape.Channel, Height: l.Height, TipHash: l.TipHash, StateHash: l.StateHash,
 	}
 	p.Name, p.Org, p.MSPID = v.Name, v.Org, v.MSPID
 	if c != nil {
@@ -100,7 +102,7 @@ func (n *Network) look(ctx context.Context, v *Node) (State, int, *admin.StatusC
 	l.Ref = s.NodeRef
 	for i := range s.Channels {
 		if c := &s.Channels[i]; c.Name == n.Shape.Channel {
-			l.Height, l.TipHash = c.Height, c.TipHash
+			l.Height, l.TipHash, l.StateHash = c.Height, c.TipHash, c.StateHash
 			n.keep(v, l)
 			return Alive, pid, c, l
 		}
