@@ -23,11 +23,11 @@ const (
 
 // last is what a node said when it was last asked, for when it can't answer.
 type last struct {
-	Height  uint64        `json:"height"`
-	TipHash string        `json:"tipHash"`
+	Height  uint64 `json:"height"`
+	TipHash string `json:"tipHash"`
 
-	StateHash string `json:"stateHash"`
-	Ref     admin.NodeRef `json:"ref"`
+	StateHash string        `json:"stateHash"`
+	Ref       admin.NodeRef `json:"ref"`
 }
 
 // Status asks every node and tells what it saw. It never fails because a node
