@@ -136,6 +136,8 @@ func TestDevNetwork(t *testing.T) {
 		require.ElementsMatch(t, devPeerKeys, keys(p))
 		require.Equal(t, "alive", p["state"])
 		require.Equal(t, peers[0]["tipHash"], p["tipHash"])
+		require.Len(t, p["stateHash"], 64)
+		require.Equal(t, peers[0]["stateHash"], p["stateHash"])
 		require.Equal(t, peers[0]["height"], p["height"])
 	}
 	m.speaks(t, peers[0])
@@ -156,7 +158,9 @@ func (m *machine) speaks(t *testing.T, first map[string]any) {
 	require.ElementsMatch(t, statusKeys, keys(s))
 	require.Equal(t, "peer0.org1", s["name"], "the development network's first peer")
 	ch := of(s, "channels")[0]
-	require.ElementsMatch(t, []string{"name", "height", "lag", "tipHash", "leader", "isLeader", "source", "alive", "suspect", "dead", "validity", "progress"}, keys(ch))
+	require.ElementsMatch(t, []string{"name", "height", "lag", "tipHash", "leader", "isLeader", "source", "alive", "suspect", "dead", "validity", "stateHash", "progress"}, keys(ch))
+	require.Equal(t, "own", ch["validity"])
+	require.Equal(t, first["stateHash"], ch["stateHash"])
 	require.Equal(t, first["tipHash"], ch["tipHash"])
 	require.ElementsMatch(t, []string{"use", "subject", "issuer", "notAfter", "expiresInSec"}, keys(of(s, "certificates")[0]))
 	require.Len(t, s["certificates"], 2)
@@ -175,7 +179,15 @@ func (m *machine) speaks(t *testing.T, first map[string]any) {
 	require.Equal(t, true, m.object(t, 0, "state", "sync", "mychannel")["done"])
 	m.refused(t, 1, "API007", "state", "status", "other")
 	m.refused(t, 1, "API008", "state", "sync", "mychannel", "--target", "orderer0")
-	require.Equal(t, first["tipHash"], m.object(t, 0, "block", "get", "mychannel", "newest")["hash"])
+	newest := m.object(t, 0, "block", "get", "mychannel", "newest")
+	require.Equal(t, first["tipHash"], newest["hash"])
+	for _, x := range of(newest, "txs") {
+		require.Equal(t, "VALID", x["validity"])
+	}
+	require.Equal(t, first["stateHash"], m.object(t, 0, "state", "hash", "mychannel")["stateHash"])
+	m.refused(t, 1, "STA001", "state", "get", "mychannel", "nothing", "--namespace", "kv")
+	m.refused(t, 1, "STA003", "state", "hash", "mychannel", "--target", "orderer0")
+	require.Contains(t, m.run(t, 0, "state", "dump", "mychannel", "--namespace", "kv", "-o", "json"), `"kind":"StateEntry"`)
 
 	m.run(t, 0, "block", "get", "mychannel", "0", "--raw", "genesis.block")
 	export := m.object(t, 0, "block", "export", "mychannel", "oldest..newest", "chain.blocks")

@@ -105,8 +105,12 @@ func (s *Server) peerChannel(out *Status, c *node.Channel) StatusChannel {
 	v := c.Status()
 	sc := StatusChannel{
 		Name: v.Name, Height: v.Tip.Height, Lag: v.Lag, TipHash: hex.EncodeToString(v.Tip.Hash[:]),
-		IsLeader: v.Leading, Source: BlockSource{Kind: v.SourceKind, Name: v.SourceName}, Alive: v.Alive, Suspect: v.Suspect, Dead: v.Dead, Validity: ValidityNone,
+		IsLeader: v.Leading, Source: BlockSource{Kind: v.SourceKind, Name: v.SourceName}, Alive: v.Alive, Suspect: v.Suspect, Dead: v.Dead,
 		Progress: ProgressOf(v.Progress, v.From),
+	}
+	sc.Validity, sc.StateHash = validity(v.State)
+	if u := v.State.Unjudged; u != nil && s.Peer.Judges() {
+		out.problem("STA003", "warning", fmt.Sprintf("the transactions of %s are judged no more: %v", v.Name, u), "")
 	}
 	if v.Leading {
 		sc.Leader = out.Name
