@@ -48,19 +48,22 @@ func (s *scheduler) assign(now time.Time) {
 	}
 }
 
-// idle returns who may be asked for something, and the highest claim of all who
+// idle returns who may be asked for something that isn't the head, and the highest claim of all who
 // aren't banned.
 func (s *scheduler) idle(now time.Time) (able []*source, height uint64) {
 	able = s.able[:0]
+	var fastest float64
 	for _, p := range s.sources {
 		if p.gone || p.barred.After(now) {
 			continue
 		}
 		height = max(height, p.height)
-		if p.flying < p.credit && p.there(now) {
+		if p.there(now) {
+			fastest = max(fastest, p.rate)
 			able = append(able, p)
 		}
 	}
+	able = slices.DeleteFunc(able, func(p *source) bool { return p.busy() || p.sluggish(fastest, now) })
 	s.able = able
 	return able, height
 }
@@ -206,8 +209,8 @@ func (s *scheduler) better(p, q *source, n uint64) bool {
 	if q == nil {
 		return true
 	}
-	if c := cmp.Compare(p.speed(), q.speed()); c != 0 {
-		return c > 0
+	if c := cmp.Compare(p.when(p.slice()), q.when(q.slice())); c != 0 {
+		return c < 0
 	}
 	if p.flying != q.flying {
 		return p.flying < q.flying
@@ -235,7 +238,7 @@ func (s *scheduler) wake(now time.Time) time.Time {
 		return false
 	})
 	f := s.bringing(s.lead)
-	alone := f != nil && s.at(s.lead).copies == 1 && !f.read
+	alone := f != nil && s.at(s.lead).copies < maxCopies && !f.read
 	for _, p := range s.sources {
 		if max(p.height, p.shown) <= s.first && (!alone || s.lead >= max(p.height, p.shown)) {
 			continue

@@ -21,14 +21,17 @@ import (
 //
 // Consecutive missing numbers make slices, of at most sliceBlocks blocks and
 // about as many bytes as their peer brings in a quarter of a second. A peer's
-// window is counted in slices: one at first, one more with each that it serves,
-// at most four. Who is unknown is tried once, then the fastest are asked first.
+// window is one slice at first, one more with each that it serves, at most four,
+// and no more than it brings in 600 ms. Who is unknown is tried once, then who
+// will bring it first is asked first: the fastest, unless he has enough to do.
 // What is held and what is in flight stay within the budget together; only the
 // head, the first missing number, may pass it, and may use one slice more than
 // its peer has earned.
 //
-// When the head's slice lingers and a faster peer is idle, that one is asked
-// for the same: whoever is first wins, and the other is cancelled.
+// When the head's slice lingers, another peer is asked for the same, one from
+// which something comes just now if there is one: whoever is first wins, and the
+// other is cancelled. From whom nothing comes at all meanwhile, what else he was
+// asked for is taken.
 //
 // Heights are hints. A peer that claims what it then doesn't have, is slow,
 // silent or busy is left alone for a while, longer each time; one that sends
@@ -36,8 +39,7 @@ import (
 // nobody else is there to be asked for the head, one that is left alone is
 // asked all the same, every few seconds; one that is banned or lied is not.
 //
-// Invariants: no number is in two slices in flight, but for the head's one
-// second copy; a peer has at most its credit in flight, and one for the head; no
+// Invariants: no number is in two slices in flight, but for the head's copies; a peer has at most its credit in flight, and one for the head; no
 // slice goes to a peer that doesn't claim it or is banned, nor, but for the
 // head, to one that is left alone; once one honest peer claims a height and
 // answers, every number below it comes to be held.
@@ -47,9 +49,13 @@ const (
 	sliceBlocks = 64 // at most that many bits of slice.came
 	sliceBytes  = 4 << 20
 	sliceLeast  = 256 << 10              // bytes, however slow the peer
-	sliceFirst  = 512 << 10              // of a peer not measured yet
+	sliceFirst  = 256 << 10              // of a peer not measured yet
 	sliceTime   = 250 * time.Millisecond // a slice is what a peer brings in this time
-	firstSlice  = 8                      // blocks asked for while their size is unknown
+	windowTime  = 600 * time.Millisecond // a peer is given no more than it brings in this time
+	sluggishBy  = 16                     // so many times slower than the fastest, a peer is asked only
+	sluggishFor = 10 * time.Second       // once in this time, or when nobody else can be
+	firstSlice  = 4                      // blocks asked for while their size is unknown
+	maxCopies   = 3                      // of the head, in flight
 	maxCredit   = 4                      // slices in flight per peer
 	maxSources  = 1024                   // peers remembered; the gone, then the lowest leave first
 	maxNamed    = 4                      // announcers remembered per number
@@ -60,7 +66,7 @@ const (
 	patience    = 250 * time.Millisecond // before the head is asked for twice
 	defaultWait = 1 * time.Second        // a peer that may be fetching it itself is asked to wait
 	banned      = 60 * time.Second
-	awayFirst   = 1 * time.Second // after silence, slowness, a broken stream
+	awayFirst   = 4 * time.Second // after silence, slowness, a broken stream
 	awayMost    = 60 * time.Second
 	lackFirst   = 100 * time.Millisecond // after "busy" or "not yet"
 	lackMost    = 5 * time.Second
@@ -134,6 +140,9 @@ func (s *scheduler) step(e event, now time.Time) []effect {
 		if f := s.slices[e.id]; f != nil {
 			f.bytes += e.bytes
 			f.moved = now
+			if p := s.sources[f.peer]; p != nil {
+				p.got, p.moved, p.stalled = p.got+e.bytes, now, false
+			}
 		}
 		return nil
 	case evArrived:

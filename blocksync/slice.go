@@ -17,6 +17,7 @@ type slice struct {
 	came     uint64 // bit n-from: block n was taken
 	left     int    // blocks not taken
 	bytes    int64
+	asked    int64 // about how many bytes it is
 	began    time.Time
 	moved    time.Time // last byte
 	quiet    time.Duration
@@ -48,8 +49,11 @@ func (s *scheduler) fetch(p *source, from, to uint64, wait time.Duration, now ti
 		began: now, moved: now, quiet: s.quiet + wait, claimed: from < p.height,
 	}
 	s.slices[f.id] = f
-	p.flying++
-	s.each(f, func(n uint64) { s.change(n, func(v *slot) { v.copies++ }) })
+	s.each(f, func(n uint64) {
+		f.asked += s.estimate(n)
+		s.change(n, func(v *slot) { v.copies++ })
+	})
+	p.asked(f.asked, now)
 	s.do(fxFetch{id: f.id, peer: p.id, from: from, to: to, wait: wait, body: s.at(from).announced})
 }
 
@@ -95,9 +99,9 @@ func (s *scheduler) read(id uint64) {
 	}
 	f.read = true
 	if p := s.sources[f.peer]; p != nil {
-		p.flying--
+		p.letGo(f.asked)
 		p.bytes += uint64(f.bytes)
-		p.served(f.bytes, f.moved.Sub(f.began), maxCredit)
+		p.served(f.moved, maxCredit)
 	}
 }
 
@@ -129,7 +133,7 @@ func (s *scheduler) drop(f *slice, forget bool) {
 		}
 	})
 	if p := s.sources[f.peer]; p != nil && !f.read {
-		p.flying--
+		p.letGo(f.asked)
 	}
 }
 
@@ -183,7 +187,7 @@ func (s *scheduler) deadline(f *slice) (at time.Time, slow bool) {
 	return at, true
 }
 
-// hasten asks a second peer for what blocks the head.
+// hasten asks another peer for what blocks the head.
 func (s *scheduler) hasten(now time.Time) {
 	n := s.lead
 	f := s.bringing(n)
@@ -192,20 +196,16 @@ func (s *scheduler) hasten(now time.Time) {
 		return
 	}
 	s.heading = f.id
-	if s.at(n).copies != 1 || f.read {
+	copies := s.at(n).copies
+	if copies >= maxCopies || f.read {
 		return
 	}
-	var best *source
-	for _, p := range s.sources {
-		if p.id != f.peer && n < max(p.height, p.shown) && p.flying < p.credit && s.free(p, n, now, false) && s.better(p, best, n) {
-			best = p
-		}
-	}
-	if best == nil || now.Before(s.lingers(f, best)) {
+	best := s.helper(n, f, now)
+	if best == nil || now.Before(s.lingers(f, best)) || copies > 1 && !best.lively(now) {
 		return
 	}
 	to := n + 1
-	for to < f.to && s.at(to).copies == 1 && f.brings(to) && !s.at(to).held && to < max(best.height, best.shown) {
+	for to < f.to && s.at(to).copies == copies && f.brings(to) && !s.at(to).held && to < max(best.height, best.shown) {
 		to++
 	}
 	wait := time.Duration(0)
@@ -213,7 +213,58 @@ func (s *scheduler) hasten(now time.Time) {
 		wait = defaultWait
 	}
 	f.doubled = true
+	s.still(f, now)
 	s.fetch(best, n, to, wait, now)
+}
+
+// helper returns whom to ask for number n too, which f is to bring: one from
+// which something comes just now; else one that was tried, for one that wasn't
+// may be as bad.
+func (s *scheduler) helper(n uint64, f *slice, now time.Time) (best *source) {
+	worth := func(p *source) int {
+		switch {
+		case p.lively(now):
+			return 2
+		case p.rate > 0:
+			return 1
+		}
+		return 0
+	}
+	for _, p := range s.sources {
+		if p.id == f.peer || n >= max(p.height, p.shown) || !s.free(p, n, now, true) || s.asked(p.id, n) {
+			continue
+		}
+		if best == nil || worth(p) > worth(best) || worth(p) == worth(best) && s.better(p, best, n) {
+			best = p
+		}
+	}
+	return best
+}
+
+// asked tells whether a peer is to bring number n.
+func (s *scheduler) asked(id peer.ID, n uint64) bool {
+	for _, f := range s.slices {
+		if f.peer == id && f.brings(n) {
+			return true
+		}
+	}
+	return false
+}
+
+// still takes from the peer of f, if nothing at all comes from it, what else it
+// was asked for, and gives it nothing more until something does.
+func (s *scheduler) still(f *slice, now time.Time) {
+	p := s.sources[f.peer]
+	if p == nil || now.Before(latest(p.moved, f.began).Add(patience+f.quiet-s.quiet)) {
+		return
+	}
+	p.stalled = true
+	for _, g := range s.ordered() {
+		if g.peer == p.id && g != f && !g.read {
+			s.drop(g, true)
+			s.do(fxCancel{id: g.id})
+		}
+	}
 }
 
 // lingers returns from when on slice f is worth asking p for too: when it
@@ -233,18 +284,18 @@ func (s *scheduler) lingers(f *slice, p *source) time.Time {
 	return still
 }
 
-// bringing returns the slice in flight that will bring number n, the first that
-// was asked for if there are two.
-func (s *scheduler) bringing(n uint64) (first *slice) {
+// bringing returns the slice in flight that will bring number n, the last that
+// was asked for if there are several.
+func (s *scheduler) bringing(n uint64) (last *slice) {
 	if !s.within(n) || s.at(n).copies == 0 {
 		return nil
 	}
 	for _, f := range s.slices {
-		if f.brings(n) && (first == nil || f.id < first.id) {
-			first = f
+		if f.brings(n) && (last == nil || f.id > last.id) {
+			last = f
 		}
 	}
-	return first
+	return last
 }
 
 // flying returns about how many bytes are still to come.

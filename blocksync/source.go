@@ -21,6 +21,12 @@ type source struct {
 	rate     float64   // bytes a second when asked; 0 while unknown
 	credit   int       // slices it may have in flight; grows with each that is served
 	flying   int       // slices it has in flight, and not yet given all of
+	pending  int64     // about how many bytes they are
+	got      int64     // bytes that came since from
+	from     time.Time // when it last had given all of a slice, or was first asked after being idle
+	measured time.Time // its rate
+	moved    time.Time // last byte
+	stalled  bool      // it held up the head, and nothing has come from it since
 	away     time.Time // it is left alone until then
 	barred   time.Time // it is not asked for anything until then
 	failedAt time.Time // last
@@ -74,25 +80,41 @@ func (p *source) due(n uint64, grace time.Duration) time.Time {
 	return time.Unix(math.MaxInt32, 0)
 }
 
-// served notes a slice that came whole.
-func (p *source) served(bytes int64, took time.Duration, most int) {
-	p.strikes, p.away = 0, time.Time{}
-	p.credit = min(p.credit+1, most)
-	p.measure(bytes, took)
+// asked notes a slice of about so many bytes.
+func (p *source) asked(bytes int64, now time.Time) {
+	if p.flying == 0 {
+		p.from, p.got = now, 0
+	}
+	p.flying++
+	p.pending += bytes
 }
 
-// measure folds one slice into the rate. Small ones measure the way rather than
-// the width, and count only while nothing better is known.
-func (p *source) measure(bytes int64, took time.Duration) {
-	if bytes < measurable && p.rate > 0 {
+// let go of a slice, given whole or not.
+func (p *source) letGo(bytes int64) {
+	p.flying--
+	p.pending -= bytes
+	p.stalled = p.stalled && p.flying > 0
+}
+
+// served notes a slice of which the last byte came at a time.
+func (p *source) served(at time.Time, most int) {
+	p.strikes, p.away = 0, time.Time{}
+	p.credit = min(p.credit+1, most)
+	p.measure(at)
+}
+
+// measure folds what came since the last slice into the rate. Little measures
+// the way rather than the width, and counts only while nothing better is known.
+func (p *source) measure(at time.Time) {
+	if p.got < measurable && p.rate > 0 {
 		return
 	}
-	r := float64(bytes) / max(took.Seconds(), 1e-4) * float64(max(p.flying, 1))
-	if p.rate == 0 {
-		p.rate = r
-		return
+	r := float64(p.got) / max(at.Sub(p.from).Seconds(), 1e-4)
+	if p.rate > 0 {
+		r = p.rate + (r-p.rate)/4
 	}
-	p.rate += (r - p.rate) / 4
+	p.rate, p.measured = r, at
+	p.from, p.got = at, 0
 }
 
 // failed leaves the peer alone for a while: first, doubled with each failure in
@@ -118,8 +140,11 @@ func (p *source) bar(now time.Time, d time.Duration, why string) {
 
 // there tells whether the peer is here and isn't left alone.
 func (p *source) there(now time.Time) bool {
-	return !p.gone && !p.away.After(now) && !p.barred.After(now)
+	return !p.gone && !p.stalled && !p.away.After(now) && !p.barred.After(now)
 }
+
+// lively tells whether something comes from the peer just now.
+func (p *source) lively(now time.Time) bool { return now.Sub(p.moved) < patience }
 
 // slice returns how many bytes are asked of the peer at once.
 func (p *source) slice() int64 {
@@ -138,15 +163,28 @@ func (p *source) overtaken(bytes int64, took time.Duration, now time.Time) {
 		return
 	}
 	p.credit = 1
-	p.rate = min(max(p.rate, 1), rate)
+	p.rate, p.measured = min(max(p.rate, 1), max(rate, p.rate/2)), now
 }
 
-// speed orders peers: who is unknown is tried once, then the faster first.
-func (p *source) speed() float64 {
+// when returns how long it takes, as far as is known, until so many bytes more
+// have come from the peer; 0 if it wasn't measured: it is tried once.
+func (p *source) when(bytes int64) float64 {
 	if p.rate == 0 {
-		return math.MaxFloat64
+		return 0
 	}
-	return p.rate
+	return float64(p.pending+bytes) / p.rate
+}
+
+// sluggish tells whether the peer is so much slower than the fastest that what it
+// is asked for only holds up the others. Now and then it is asked all the same,
+// for it may have become faster.
+func (p *source) sluggish(fastest float64, now time.Time) bool {
+	return p.rate > 0 && p.rate*sluggishBy < fastest && now.Sub(p.measured) < sluggishFor
+}
+
+// busy tells whether the peer has enough to do.
+func (p *source) busy() bool {
+	return p.flying >= p.credit || p.flying > 0 && p.when(0) > windowTime.Seconds()
 }
 
 // spread orders equals differently for each number and each asker, so that a
