@@ -195,8 +195,12 @@ func (s *scheduler) step(e event, now time.Time) []effect {
 	case evTick:
 	}
 	s.expire(now)
-	s.assign(now)
 	s.hasten(now)
+	s.assign(now)
+	s.heading = 0
+	if f := s.bringing(s.lead); f != nil {
+		s.heading = f.id
+	}
 	s.do(fxWake{s.wake(now)})
 	return s.out
 }

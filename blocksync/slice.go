@@ -191,15 +191,10 @@ func (s *scheduler) deadline(f *slice) (at time.Time, slow bool) {
 func (s *scheduler) hasten(now time.Time) {
 	n := s.lead
 	f := s.bringing(n)
-	s.heading = 0
-	if f == nil {
+	if f == nil || f.read || s.at(n).copies >= maxCopies {
 		return
 	}
-	s.heading = f.id
 	copies := s.at(n).copies
-	if copies >= maxCopies || f.read {
-		return
-	}
 	best := s.helper(n, f, now)
 	if best == nil || now.Before(s.lingers(f, best)) || copies > 1 && !best.lively(now) {
 		return
