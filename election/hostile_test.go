@@ -150,7 +150,13 @@ func TestRefusedStreamsEnd(t *testing.T) {
 		require.Error(t, err, "reset")
 		c.members[0].mu.Lock()
 		defer c.members[0].mu.Unlock()
-		require.Equal(t, []string{"election.term_jump"}, c.members[0].refused)
+		jumps := 0
+		for _, r := range c.members[0].refused {
+			if r == "election.term_jump" {
+				jumps++
+			}
+		}
+		require.Equal(t, 1, jumps, "%v", c.members[0].refused)
 	})
 }
 

@@ -110,10 +110,16 @@ func (r *run) facts(now time.Time) facts {
 	if r.c.Height != nil {
 		f.height = r.c.Height()
 	}
-	if r.c.Stream != nil {
-		f.orderer, f.ordered = r.c.Stream()
-	}
+	f.orderer, f.ordered = r.stream()
 	return f
+}
+
+// stream tells of the pull; without the means to know, it goes well.
+func (r *run) stream() (orderer string, next uint64) {
+	if r.c.Stream == nil {
+		return "unknown", 0
+	}
+	return r.c.Stream()
 }
 
 // step lets the machine take one event in, and does what it wants. from is the
@@ -203,12 +209,21 @@ func (r *run) publish(now time.Time) {
 		s.BarredUntil = m.barUntil
 	}
 	s.Pulling = r.pull.on
+	if orderer, _ := r.stream(); orderer != "" || !s.Pulling {
+		r.counted.Lacks = time.Time{}
+	} else if r.counted.Lacks.IsZero() {
+		r.counted.Lacks = now
+	}
+	s.Lacks = r.counted.Lacks
 	s.Leading = m.role == leader || r.c.Mode == Static && r.pull.on
 	if c := m.leads(); c != nil {
 		s.Leader = &Leader{PKIID: c.id, Term: c.term, Since: time.UnixMilli(int64(c.since)), Heard: m.heard, Orderer: c.orderer, Self: c.id == r.id}
 		if s.Leader.Self {
 			s.Leader.Heard, s.Leader.Orderer = now, m.facts.orderer
 		}
+	}
+	if s.Leader == nil {
+		s.Vacant = m.vacant
 	}
 	r.counted.Leader = s.Leader
 	r.state.Store(&s)

@@ -22,11 +22,12 @@ var (
 // A State is what a peer knows of the election at one moment.
 type State struct {
 	Mode    Mode
-	Role    string  // "starting", "following", "candidate", "leader" or "stopped"
-	Leading bool    // this peer leads
-	Pulling bool    // it pulls: it leads, or it relieves a leader that brings nothing
-	Leader  *Leader // by election, as this peer knows; nil: none
-	Term    uint64  // the highest that somebody led in
+	Role    string    // "starting", "following", "candidate", "leader" or "stopped"
+	Leading bool      // this peer leads
+	Pulling bool      // it pulls: it leads, or it relieves a leader that brings nothing
+	Lacks   time.Time // it pulls, and has had no orderer since then; zero: it has one, or doesn't pull
+	Leader  *Leader   // by election, as this peer knows; nil: none
+	Term    uint64    // the highest that somebody led in
 
 	Neighbours  int       // connected peers of the organisation
 	Reaches     bool      // an orderer answers
@@ -36,6 +37,7 @@ type State struct {
 
 	Changes    uint64        // leaders that came
 	Leaderless time.Duration // time without a leader
+	Vacant     time.Time     // there is no leader since then; zero: there is one
 }
 
 // State returns how things are.

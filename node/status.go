@@ -25,9 +25,12 @@ type ChannelStatus struct {
 	Progress   blocksync.Progress // of catching up
 	From       []string           // who is asked for blocks
 	Mode       election.Mode
-	Leading    bool   // this node pulls from the ordering service
-	Orderer    string // endpoint that it is connected to, or ""
-	SourceKind string // of the newest block: "orderer", "push", "pull", "state", "none"
+	Leading    bool          // this node pulls from the ordering service
+	Leader     string        // who pulls for the organisation, as this node knows; "": nobody
+	Leaderless time.Duration // nobody leads by election for so long
+	Lacking    time.Duration // it pulls, and has had no orderer for so long
+	Orderer    string        // endpoint that it is connected to, or ""
+	SourceKind string        // of the newest block: "orderer", "push", "pull", "state", "none"
 	SourceName string
 	State      ledger.StateTip
 	Members    int // connected and admitted members that aren't known to be dead, this node included
@@ -45,6 +48,19 @@ func (c *Channel) Status() ChannelStatus {
 		Halted: c.Halted(),
 	}
 	c.count(&s)
+	e := c.elect.State()
+	switch {
+	case e.Leader != nil:
+		s.Leader = c.memberName(e.Leader.PKIID)
+	case s.Leading:
+		s.Leader = c.node.Identity().Name()
+	}
+	if !e.Vacant.IsZero() {
+		s.Leaderless = time.Since(e.Vacant)
+	}
+	if !e.Lacks.IsZero() {
+		s.Lacking = time.Since(e.Lacks)
+	}
 	if o, ok := c.source.(interface{ Source() string }); ok && s.Leading {
 		s.Orderer = o.Source()
 	}

@@ -13,12 +13,16 @@ import (
 
 	"grapevine/channel"
 	"grapevine/cmd/grapevine/fault"
+	"grapevine/election"
 	"grapevine/msp"
 	"grapevine/node"
 )
 
 // soon is how long before its end a certificate is warned of.
 const soon = 7 * 24 * time.Hour
+
+// lacking is how long nobody may pull until it is a problem.
+const lacking = 5 * time.Second
 
 // Joined is `channel join`.
 type Joined struct {
@@ -112,8 +116,15 @@ func (s *Server) peerChannel(out *Status, c *node.Channel) StatusChannel {
 	if u := v.State.Unjudged; u != nil && s.Peer.Judges() {
 		out.problem("STA003", "warning", fmt.Sprintf("the transactions of %s are judged no more: %v", v.Name, u), "")
 	}
-	if v.Leading {
+	if sc.Leader = v.Leader; v.Leading {
 		sc.Leader = out.Name
+	}
+	if v.Lacking >= lacking {
+		out.problem("ORD003", "error", fmt.Sprintf("this node pulls blocks of %s, and no orderer answers it for %d s", v.Name, int(v.Lacking.Seconds())),
+			"check the addresses and their TLS roots, or override them: peer.deliveryclient.addressOverrides")
+	}
+	if v.Mode == election.Dynamic && v.Leader == "" && v.Leaderless >= lacking {
+		out.problem("GOS021", "warning", fmt.Sprintf("no peer of %s pulls blocks of %s", out.MSPID, v.Name), "")
 	}
 	out.halted(v.Name, v.Halted)
 	for _, o := range c.Config().Orgs() {
