@@ -31,6 +31,7 @@ type metrics struct {
 	members    *prometheus.GaugeVec     // channel, state
 	happened   *prometheus.CounterVec   // channel, event
 	commits    *prometheus.HistogramVec // channel
+	expiry     *prometheus.GaugeVec     // use
 }
 
 func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metrics, error) {
@@ -51,7 +52,8 @@ func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metri
 	m.commits = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "gossip_state_commit_duration", Help: "Time it takes to commit blocks, in seconds; several may be committed at once.", Buckets: prometheus.ExponentialBuckets(.001, 2, 14),
 	}, []string{"channel"})
-	m.all = []prometheus.Collector{m.commits, m.rejected, m.handshakes, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.known, m.members, m.happened}
+	m.expiry = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grapevine_certificate_expiry_seconds", Help: "Seconds until a certificate of this node ends, by its use."}, []string{"use"})
+	m.all = []prometheus.Collector{m.expiry, m.commits, m.rejected, m.handshakes, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.known, m.members, m.happened}
 	m.all = append(m.all, more...)
 	if reg == nil {
 		return m, nil

@@ -187,6 +187,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.watchDisk(gctx) })
 	g.Go(func() error { return n.watchIdentities(gctx) })
 	g.Go(func() error { return n.showBindings(gctx) })
+	g.Go(func() error { return n.watchExpiry(gctx, n.metrics, n.certificates) })
 	g.Go(func() error { return n.meet.run(gctx) })
 	if n.clients != nil {
 		g.Go(func() error { return n.clients.server.Run(gctx, n.clients.listener) })

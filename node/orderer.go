@@ -237,6 +237,7 @@ func (o *Orderer) Run(ctx context.Context) error {
 	g.Go(func() error { return o.server.Run(gctx, o.listener) })
 	g.Go(func() error { return o.watchIdentities(gctx) })
 	g.Go(func() error { return o.showBindings(gctx) })
+	g.Go(func() error { return o.watchExpiry(gctx, o.metrics, o.certificates) })
 	g.Go(func() error {
 		select {
 		case err := <-o.broken:

@@ -28,10 +28,11 @@ func Orderer(ctx context.Context, c *conf.Orderer, name string, b admin.Build, l
 			Because("the ordering service's gRPC listener is served over TLS only").
 			Do("set General.TLS.Enabled, Certificate and PrivateKey (a tls/ folder of grapevine ca generate has them)")
 	}
-	cert, err := loadPair(c.TLS.Cert, c.TLS.Key)
+	shown, err := newPair(c.TLS.Cert, c.TLS.Key, log)
 	if err != nil {
 		return err
 	}
+	cert := shown.now.Load()
 	var roots *x509.CertPool
 	if c.TLS.ClientAuth {
 		if roots, err = loadPool(c.TLS.ClientRoots); err != nil {
@@ -60,6 +61,8 @@ func Orderer(ctx context.Context, c *conf.Orderer, name string, b admin.Build, l
 	if err != nil {
 		return closing(err, o.Close())
 	}
+	shown.changed = o.SetCertificate
+	part = append(part, shown.watch)
 	srv := &admin.Server{Orderer: o, Build: b, Name: name, Identity: id.Signer.Identity(), TLS: leaf(cert), Log: log.Logger}
 	err = runAll(ctx, o.Run, id, srv, c.Dir, c.Operations, reg, log, part...)
 	return closing(err, o.Close())
@@ -81,7 +84,7 @@ func joinFile(o *node.Orderer, file string) error {
 // newParticipation opens the listener for osnadmin and returns what serves it;
 // nothing if none is configured. Who gets through its TLS may add and remove
 // channels, so without TLS it listens to this machine alone.
-func newParticipation(c *conf.Orderer, o *node.Orderer, log *Log) ([]func(context.Context) error, error) {
+func newParticipation(c *conf.Orderer, o *node.Orderer, log *Log) (run []func(context.Context) error, _ error) {
 	if c.Admin.Listen == "" {
 		return nil, nil
 	}
@@ -95,7 +98,7 @@ func newParticipation(c *conf.Orderer, o *node.Orderer, log *Log) ([]func(contex
 	}
 	switch {
 	case c.Admin.TLS.Enabled:
-		cert, err := loadPair(c.Admin.TLS.Cert, c.Admin.TLS.Key)
+		shown, err := newPair(c.Admin.TLS.Cert, c.Admin.TLS.Key, log)
 		if err != nil {
 			return nil, closing(err, l.Close())
 		}
@@ -103,9 +106,10 @@ func newParticipation(c *conf.Orderer, o *node.Orderer, log *Log) ([]func(contex
 		if err != nil {
 			return nil, closing(err, l.Close())
 		}
-		l = tls.NewListener(l, &tls.Config{
-			Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12, ClientCAs: roots, ClientAuth: tls.RequireAndVerifyClientCert,
-		})
+		t := shown.config()
+		t.ClientCAs, t.ClientAuth = roots, tls.RequireAndVerifyClientCert
+		l = tls.NewListener(l, t)
+		run = append(run, shown.watch)
 	case !loopback(l.Addr()):
 		return nil, closing(fault.Newf(fault.Contradiction, "Admin.ListenAddress is %s and Admin.TLS.Enabled is false", c.Admin.Listen).
 			Because("whoever reaches the admin listener may remove channels").Do("set Admin.TLS, or listen on 127.0.0.1"), l.Close())
@@ -113,5 +117,5 @@ func newParticipation(c *conf.Orderer, o *node.Orderer, log *Log) ([]func(contex
 	api := &admin.Participation{Node: o, MaxBody: int64(c.MaxRequest), Log: log.Logger}
 	srv := &http.Server{Handler: api.Handler(), ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	log.Info("channel participation is served", "address", l.Addr().String())
-	return []func(context.Context) error{func(ctx context.Context) error { return admin.ServeHTTP(ctx, srv, l, shutdown) }}, nil
+	return append(run, func(ctx context.Context) error { return admin.ServeHTTP(ctx, srv, l, shutdown) }), nil
 }

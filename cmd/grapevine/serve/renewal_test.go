@@ -1,0 +1,81 @@
+package serve
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"grapevine/cmd/grapevine/conf"
+	"grapevine/msp/ca"
+)
+
+// A certificate whose files are replaced is taken up once they fit each other,
+// and one that is refused isn't shown.
+func TestFilesAreWatched(t *testing.T) {
+	org, err := ca.NewOrg("OrdererMSP", "orderer", time.Now())
+	require.NoError(t, err)
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "server.crt"), filepath.Join(dir, "server.key")
+	issue := func() (c, k []byte) {
+		pair, err := org.TLS("orderer0", "127.0.0.1")
+		require.NoError(t, err)
+		der, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+		require.NoError(t, err)
+		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+	}
+	put := func(file string, content []byte) { require.NoError(t, os.WriteFile(file, content, 0o600)) }
+	c, k := issue()
+	put(cert, c)
+	put(key, k)
+	log, err := NewLog(io.Discard, conf.Logging{Spec: "info"}, "")
+	require.NoError(t, err)
+	told := make(chan tls.Certificate, 8)
+	refuse := make(chan error, 1)
+	p, err := newPair(cert, key, log)
+	require.NoError(t, err)
+	p.changed = func(c tls.Certificate) error {
+		told <- c
+		select {
+		case err := <-refuse:
+			return err
+		default:
+			return nil
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.watch(ctx) }()
+	defer func() {
+		cancel()
+		require.ErrorIs(t, <-ended, context.Canceled)
+	}()
+	shown := func() []byte {
+		c, err := p.config().GetCertificate(nil)
+		require.NoError(t, err)
+		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})
+	}
+	first := c
+	c, k = issue()
+	put(cert, c)
+	put(key, k)
+	require.Eventually(t, func() bool { return string(shown()) == string(c) }, 20*time.Second, 10*time.Millisecond)
+	require.NotEqual(t, string(first), string(shown()))
+	<-told
+
+	refuse <- errors.New("no")
+	before := c
+	c, k = issue()
+	put(cert, c)
+	put(key, k)
+	<-told
+	require.Equal(t, string(before), string(shown()))
+}
