@@ -96,7 +96,7 @@ func (n *Node) open() error {
 		return fmt.Errorf("opening the data folder: %w", err)
 	}
 	var err error
-	if n.metrics, err = newMetrics(n.cfg.Metrics, transfers{n}); err != nil {
+	if n.metrics, err = newMetrics(n.cfg.Metrics, transfers{n}, castFigures{n}); err != nil {
 		return err
 	}
 	n.db, err = ledger.Open(filepath.Join(n.cfg.Dir, "ledger"), ledger.Options{
