@@ -18,7 +18,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
-	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
@@ -122,7 +121,6 @@ func newHost(s hostSpec) (host.Host, *quicTransport, error) {
 		libp2p.NoListenAddrs,
 		libp2p.Transport(newQUIC(template, &q)),
 		libp2p.Security(wire.SecurityID, newSecurity(s.own, s.guard)),
-		libp2p.Muxer(yamux.ID, muxer()),
 		libp2p.ConnectionGater(s.guard),
 		libp2p.ResourceManager(limits),
 		libp2p.ConnectionManager(conns),
@@ -147,15 +145,6 @@ func newHost(s hostSpec) (host.Host, *quicTransport, error) {
 		return nil, nil, fmt.Errorf("opening the libp2p host: %w", err)
 	}
 	return h, &q, nil
-}
-
-// muxer is libp2p's yamux, but for pings that measure a connection's round trip
-// again: members ping each other anyway, which also keeps connections alive. A
-// stream's window grows by the first measure.
-func muxer() *yamux.Transport {
-	c := *yamux.DefaultTransport.Config()
-	c.MeasureRTTInterval = 10 * time.Minute
-	return (*yamux.Transport)(&c)
 }
 
 // listen opens each address, or says which one it can't; libp2p itself is
