@@ -328,6 +328,7 @@ func TestStandby(t *testing.T) {
 	require.NotContains(t, kinds(d.out), probe)
 	out := d.says(2, ballot{claim: d.stands(2, 4, 10), term: 4})
 	require.NotNil(t, out[0].ballot.vote, "it votes")
+	d.tick(townTick)
 	d.says(2, ballot{claim: d.leads(2, 4), term: 4})
 	require.Equal(t, townID(2), d.m.leads().id)
 }
