@@ -31,7 +31,7 @@ const (
 	StatusFailed     = "failed"
 )
 
-// ErrRemoving: the channel is being removed from this ordering node.
+// ErrRemoving says that the channel is being removed from this ordering node.
 var ErrRemoving = errors.New("the channel is being removed")
 
 // Folders of files, one for each channel, in an ordering node's data folder.

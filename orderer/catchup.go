@@ -96,7 +96,7 @@ func (c *Chain) pullFrom(ctx context.Context, tip block.Tip, enough func(block.T
 	}()
 	defer func() {
 		cancel()
-		for range ahead { //nolint:revive // until the fetcher has ended
+		for range ahead { // until the fetcher has ended
 		}
 	}()
 	for b := range ahead {

@@ -138,7 +138,7 @@ func (p *consensus) start(closing context.Context) error {
 		return fmt.Errorf("raft log: %w", err)
 	}
 	var err error
-	if p.machine, err = newMachine(p.chain, closing, p.fail); err != nil {
+	if p.machine, err = newMachine(closing, p.chain, p.fail); err != nil {
 		return err
 	}
 	p.machine.grown = p.countLog()

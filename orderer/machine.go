@@ -53,7 +53,7 @@ type machine struct {
 var _ raft.BatchingFSM = (*machine)(nil)
 
 // newMachine takes up where the ledger ends.
-func newMachine(c *Chain, closing context.Context, fail func(error)) (*machine, error) {
+func newMachine(closing context.Context, c *Chain, fail func(error)) (*machine, error) {
 	m := &machine{chain: c, c: c.c, tip: c.c.Ledger.Tip(), closing: closing, fail: fail, grown: func(int) {}}
 	if m.tip.Height == 0 {
 		return nil, fmt.Errorf("the ledger holds no genesis block")
@@ -204,7 +204,7 @@ func (m *machine) catchUp(want mark) error {
 func (m *machine) pull(ctx context.Context, height uint64) error {
 	m.c.Logger.Info("catching up with the other orderers", "channel", m.c.Name, "from", m.tip.Height, "to", height)
 	err := m.chain.pull(ctx, func(tip block.Tip) bool { return tip.Height >= height })
-	now, rerr := newMachine(m.chain, m.closing, m.fail)
+	now, rerr := newMachine(m.closing, m.chain, m.fail)
 	if rerr != nil {
 		return errors.Join(err, rerr)
 	}
