@@ -36,7 +36,7 @@ fuzz: ## every fuzz target for FUZZTIME each; fails if one made no executions
 
 sim: ## real nodes in virtual time: 50 nodes, partitions, silent links; writes build/sim.json
 	@mkdir -p build
-	GRAPEVINE_SIM=$(CURDIR)/build/sim.json $(GO) test -count=1 -timeout 25m -run '^TestSim' -v ./itest ./membership
+	GRAPEVINE_SIM=$(CURDIR)/build/sim.json $(GO) test -count=1 -timeout 25m -run '^TestSim' -v ./itest ./membership ./blocksync
 
 soak: ## longer simulations, crash loops, orderers killed under load, every byte of the recorded chains flipped; SOAK=10m for each loop
 	GRAPEVINE_SOAK=$(SOAK) $(GO) test -count=1 -timeout 170m -run 'Soak|BitFlips' -v ./ledger ./channel ./itest ./cmd/grapevine

@@ -163,9 +163,17 @@ func course(t *testing.T, r road, size int64, peers int, bad ...manner) time.Dur
 //   - among as many honest ones, where its own road or cores are the limit;
 //   - among the honest ones alone, where their roads are.
 //
-// With GRAPEVINE_SIM set, every manner is played; else three at once.
-func TestBadPeersCostLittle(t *testing.T) {
-	sim := os.Getenv("GRAPEVINE_SIM") != ""
+// Here three manners at once are played, in TestSimBadPeers every one.
+func TestBadPeersCostLittle(t *testing.T) { badPeers(t, false) }
+
+func TestSimBadPeers(t *testing.T) {
+	if os.Getenv("GRAPEVINE_SIM") == "" {
+		t.Skip("it plays every manner: make sim")
+	}
+	badPeers(t, true)
+}
+
+func badPeers(t *testing.T, sim bool) {
 	wide := road{delay: 25 * time.Millisecond, down: 1e9, check: 1e9}
 	narrow := road{delay: 25 * time.Millisecond, down: 40e6, check: 40e6}
 	for _, load := range []struct {
