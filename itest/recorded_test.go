@@ -130,6 +130,7 @@ func carry(t *testing.T, r *recording, overrides map[string]node.Override) {
 		if k == 0 {
 			cfg.Leader, cfg.Orderers.Overrides = election.Static, overrides
 		} else {
+			cfg.Leader = election.Standby
 			cfg.Bootstrap = []string{endpoint(i % len(orgs))}
 			cfg.Source = func(string, func() *channel.Config) node.Source { return barred{t} }
 		}
