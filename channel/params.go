@@ -151,7 +151,7 @@ func (m *Mesh) options() []pubsub.Option {
 		pubsub.WithGossipSubProtocols(mesh, func(pubsub.GossipSubFeature, protocol.ID) bool { return true }),
 		pubsub.WithGossipSubParams(meshParams(m.conf.Members)),
 		pubsub.WithPeerScore(score, thresholds),
-		pubsub.WithPeerScoreInspect(pubsub.PeerScoreInspectFn(func(all map[peer.ID]float64) { m.scores.Store(&all) }), scoresEvery),
+		pubsub.WithPeerScoreInspect(func(all map[peer.ID]float64) { m.scores.Store(&all) }, scoresEvery),
 		pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign),
 		pubsub.WithNoAuthor(),
 		pubsub.WithMessageIdFn(messageID),

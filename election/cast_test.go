@@ -101,7 +101,6 @@ type member struct {
 	leads    atomic.Int32 // times
 	height   atomic.Uint64
 	cut      atomic.Bool // from the orderers
-	expired  atomic.Bool
 	streamed atomic.Bool // lead runs, so blocks come
 }
 

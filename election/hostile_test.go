@@ -45,7 +45,7 @@ func TestHostile(t *testing.T) {
 			return ballotOf(claimOf(2, func(c *wire.Claim) { c.Sequence += 31_000 }))
 		}, StaleTerm},
 		{"E6", 1, func() *wire.Ballot {
-			late = players()[1].Identity().Certificate().NotAfter.Sub(time.Now()) + time.Second
+			late = time.Until(players()[1].Identity().Certificate().NotAfter) + time.Second
 			return ballotOf(claimOf(1, nil))
 		}, msp.Expired},
 		{"E7", 1, func() *wire.Ballot {

@@ -6,7 +6,7 @@ import (
 	"grapevine/wire"
 )
 
-// ErrBothFlags: useLeaderElection and orgLeader are both true.
+// ErrBothFlags says that useLeaderElection and orgLeader are both true.
 var ErrBothFlags = wire.NewReason("config.both_leader_flags", wire.Refuse)
 
 // A Mode says how a peer comes to lead its organisation on a channel.

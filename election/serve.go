@@ -95,7 +95,7 @@ func (e *Election) shut(p peer.ID) {
 // Hear takes one ballot of a connected member in: what can be said of it without
 // knowing the term is said at once.
 func (e *Election) Hear(from peer.ID, w *wire.Ballot, now time.Time) error {
-	who, intermediates, ok := e.c.Bound(from)
+	who, _, ok := e.c.Bound(from)
 	if !ok {
 		return fmt.Errorf("ballot of %s: %w", from, NotMember)
 	}
@@ -116,7 +116,7 @@ func (e *Election) Hear(from peer.ID, w *wire.Ballot, now time.Time) error {
 		return fmt.Errorf("ballot of %s: %w", from, err)
 	}
 	if signed != nil {
-		c, err := e.prove(signed, who, intermediates, now)
+		c, err := e.prove(signed, who, now)
 		if err != nil {
 			return fmt.Errorf("ballot of %s: %w", from, err)
 		}
@@ -130,7 +130,7 @@ func (e *Election) Hear(from peer.ID, w *wire.Ballot, now time.Time) error {
 }
 
 // prove verifies a claim that a peer made or passed on.
-func (e *Election) prove(s *wire.SignedClaim, from *msp.Identity, intermediates [][]byte, now time.Time) (*claim, error) {
+func (e *Election) prove(s *wire.SignedClaim, from *msp.Identity, now time.Time) (*claim, error) {
 	w, c, err := parse(e.c.Tag, s)
 	if err != nil {
 		return nil, err

@@ -64,7 +64,6 @@ type townPeer struct {
 	drip      time.Duration // as a leader it brings a block so often
 	withholds bool          // as a leader it keeps blocks for itself
 	stale     bool          // its orderer brings nothing
-	liar      bool          // ignores whatever deposes it
 	dripAt    time.Time
 	refused   map[string]int
 	begins    int

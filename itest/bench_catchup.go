@@ -104,7 +104,7 @@ func CatchUp(ctx context.Context, c Catchup, progress func(string)) (_ *CaughtUp
 		out.Bytes += int64(len(b))
 	}
 	full := filepath.Join(dir, "full")
-	if err := fill(full, w, raw); err != nil {
+	if err := fill(full, raw); err != nil {
 		return nil, err
 	}
 	for _, p := range s.Peers[1:] {
@@ -147,7 +147,7 @@ func (w *World) Raw() ([][]byte, error) {
 }
 
 // fill makes a ledger folder that holds the chain.
-func fill(dir string, w *World, raw [][]byte) (err error) {
+func fill(dir string, raw [][]byte) (err error) {
 	db, err := ledger.Open(dir, ledger.Options{})
 	if err != nil {
 		return err

@@ -57,6 +57,7 @@ func newGrapevine(ctx context.Context, nodes, organisations int) (carrier, error
 			return []libp2p.Option{libp2p.BandwidthReporter(g.bytes[i]), libp2p.DisableMetrics()}
 		},
 		Tune: func(i int, c *node.Config) {
+			c.Judge = false // what that costs isn't dissemination's
 			if i > 0 {
 				c.Hooks.Held = func(_ string, n uint64) { g.came.note(g.came.held, n) }
 			}

@@ -15,8 +15,6 @@ import (
 	"grapevine/wire"
 )
 
-type peerID = peer.ID
-
 // A town is parties and the connections between them. A word takes 5 ms, as
 // long as both ends are connected.
 type town struct {

@@ -130,7 +130,7 @@ func (m *Members) Hear(from peer.ID, w *wire.Word) error {
 			news = true
 		} else if r := wire.ReasonOf(err); r != nil {
 			if r == NotNewer || r == Stale {
-				m.correct(from, a, now)
+				m.correct(from, a)
 				continue // views are compared by lists; what crosses on the way is no offence
 			}
 			if m.c.Refused != nil {
@@ -212,7 +212,7 @@ func (m *Members) tall(t *talk, w *wire.Word) {
 
 // correct tells a member whose own message is older than one that we accepted
 // of it: its clock or its disk went back.
-func (m *Members) correct(from peer.ID, s *wire.SignedAlive, now time.Time) {
+func (m *Members) correct(from peer.ID, s *wire.SignedAlive) {
 	c, err := parse(m.c.Tag, m.c.Loopback, s)
 	if err != nil {
 		return
@@ -272,7 +272,7 @@ func (m *Members) answer(t *talk, w *wire.Word, now time.Time) {
 			continue
 		}
 		for _, s := range v.told(t.mspID) {
-			if s.signed != nil && !(ok && !n.less(number{v.incarnation, s.sequence})) {
+			if s.signed != nil && (!ok || n.less(number{v.incarnation, s.sequence})) {
 				out.add(s.signed)
 			}
 		}

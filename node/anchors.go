@@ -12,7 +12,7 @@ import (
 	"grapevine/membership"
 )
 
-// ErrHidden: this peer has no external endpoint, so it calls on no other
+// ErrHidden means that this peer has no external endpoint, so it calls on no other
 // organisation.
 var ErrHidden = errors.New("this peer is hidden from other organisations, so it doesn't call there")
 

@@ -61,7 +61,7 @@ type Conn struct {
 	Streams   int // of all channels, and of libp2p's own
 }
 
-// ErrNoPeer: this node knows no such peer.
+// ErrNoPeer means that this node knows no such peer.
 var ErrNoPeer = errors.New("no such peer")
 
 // Peers returns this node and all that it knows, sorted by MSP ID and name.

@@ -96,7 +96,7 @@ func readLength(r io.Reader) (uint64, error) {
 	for i := 0; ; i++ {
 		b, err := readByte(r)
 		if err != nil {
-			if err == io.EOF && i == 0 {
+			if errors.Is(err, io.EOF) && i == 0 {
 				return 0, io.EOF
 			}
 			return 0, fmt.Errorf("frame length: %w", streamError(err))

@@ -371,7 +371,7 @@ func (c *core) own(e evOwn, now time.Time) {
 	s.mine = e.head
 	if fresh {
 		c.join(s, c.self, now)
-		c.emit(s, now)
+		c.emit(s)
 	} else {
 		s.standby, c.stale = s.opened.Add(c.estimate(s.shape)+slack), true
 	}
@@ -394,7 +394,7 @@ func (c *core) bar(p peer.ID, now time.Time) {
 	c.barred[p] = now.Add(barTime)
 	for _, s := range c.ordered() {
 		if s.head.Announcer == p && len(s.announcers) == 1 && s.state == gathering {
-			c.pull(s, now)
+			c.pull(s)
 		}
 	}
 }
@@ -410,7 +410,7 @@ func (c *core) expect(s *session, until time.Time) {
 // end forgets a session. If its block isn't here, it is pulled.
 func (c *core) end(s *session, now time.Time) {
 	if s.state == gathering {
-		c.pull(s, now)
+		c.pull(s)
 	}
 	delete(c.sessions, s.id)
 	c.over.add(s.id, s.state == having)

@@ -25,7 +25,7 @@ const (
 )
 
 // emit begins to hand out all chunks.
-func (c *core) emit(s *session, now time.Time) {
+func (c *core) emit(s *session) {
 	s.origin, s.standby = true, time.Time{}
 	if len(c.order) == 0 {
 		return

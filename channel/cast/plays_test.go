@@ -3,7 +3,6 @@ package cast
 import (
 	"fmt"
 	"os"
-	"slices"
 	"testing"
 	"time"
 
@@ -14,23 +13,6 @@ import (
 
 // long says whether simulations run in full: make sim.
 func long() bool { return os.Getenv("GRAPEVINE_SIM") != "" }
-
-// took returns how long block n took to the nodes but the first, sorted, and
-// the bytes that came to each of them for each byte of the block.
-func (p *play) took(n uint64, size int) (ds []time.Duration, copies float64) {
-	var sum int64
-	for _, a := range p.nodes[1:] {
-		if a.dead {
-			continue
-		}
-		d, ok := a.got[n]
-		require.True(p.t, ok, "block %d never came to %x", n, a.id)
-		ds = append(ds, d)
-		sum += a.received
-	}
-	slices.Sort(ds)
-	return ds, float64(sum) / float64(size) / float64(len(ds))
-}
 
 // settled holds what must be true when all is over: no session is open, nobody
 // honest is barred or was found to lie.

@@ -80,7 +80,7 @@ func (c *core) standIn(s *session, now time.Time) {
 	s.standby = time.Time{}
 	if lacking, all := c.lacking(s); 2*lacking > all {
 		c.join(s, c.self, now)
-		c.emit(s, now)
+		c.emit(s)
 	}
 }
 
@@ -107,7 +107,7 @@ func (c *core) repair(s *session, now time.Time) {
 			return
 		}
 	}
-	c.pull(s, now)
+	c.pull(s)
 }
 
 // answer returns how long the chunks that lack may take when they are asked
@@ -142,7 +142,7 @@ func (c *core) donor(s *session) (best peer.ID) {
 }
 
 // pull gives the block to blocksync, once. Chunks may still come.
-func (c *core) pull(s *session, now time.Time) {
+func (c *core) pull(s *session) {
 	if s.pulled {
 		return
 	}

@@ -282,7 +282,7 @@ func (c *core) rebuilt(e evRebuilt, now time.Time) {
 		return
 	}
 	if e.err != nil { // our own trouble: enough proven chunks always give something
-		c.pull(s, now)
+		c.pull(s)
 		return
 	}
 	s.segs[e.segment].whole = true
@@ -319,7 +319,7 @@ func (c *core) judged(e evJudged, now time.Time) {
 		}
 		c.do(fxLie{s.head, s.proofs()})
 	}
-	c.pull(s, now)
+	c.pull(s)
 }
 
 // proofs returns enough proven chunks of each segment to make the body of.

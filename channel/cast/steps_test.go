@@ -78,7 +78,6 @@ type watched struct {
 	passed map[piece]bool
 	pulls  int
 	trees  map[peer.ID][]*tree // what receivers can prove by
-	spoilt bool
 }
 
 func newBystander(t *testing.T, seed uint64, w *works) *bystander {

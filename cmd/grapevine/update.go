@@ -33,7 +33,7 @@ It starts from the configuration that the node, or --data, has now.
 
 ` + whichNode
 
-func (a *app) updateCmd(use, short, long string, args cobra.PositionalArgs, edit func(args []string) (change.Edit, error)) (*cobra.Command, updateFile) {
+func (a *app) updateCmd(use, short, long string, args cobra.PositionalArgs, edit func(args []string) (change.Edit, error)) *cobra.Command {
 	c := &cobra.Command{
 		Use: use + " [--out FILE] [--data DIR]", Short: short, Long: long + "\n\n" + updateLong, Args: args,
 		Annotations: next("grapevine channel config sign FILE --msp DIR --mspid ID", "grapevine channel config submit FILE"),
@@ -49,7 +49,7 @@ func (a *app) updateCmd(use, short, long string, args cobra.PositionalArgs, edit
 		}
 		return a.makeUpdate(c.Context(), args[0], u, e)
 	}
-	return c, u
+	return c
 }
 
 // makeUpdate writes the update that an edit makes of a channel's configuration.
@@ -169,7 +169,7 @@ func (a *app) readUpdate(file string) (*common.Envelope, error) {
 }
 
 func newConfigDiffCmd(a *app) *cobra.Command {
-	c, _ := a.updateCmd("diff CH FILE", "The update to an edited configuration",
+	c := a.updateCmd("diff CH FILE", "The update to an edited configuration",
 		"Computes the update that leads channel CH to the configuration of FILE: JSON as\nchannel config prints it, and as configtxlator does, edited.",
 		exactly("CH", "FILE"), func(args []string) (change.Edit, error) {
 			text, err := readFile(a.path(args[1]), maxTextFile)
@@ -188,7 +188,7 @@ func newConfigDiffCmd(a *app) *cobra.Command {
 }
 
 func newSetAnchorCmd(a *app) *cobra.Command {
-	c, _ := a.updateCmd("set-anchor CH ORG HOST:PORT", "The update that names an anchor peer",
+	c := a.updateCmd("set-anchor CH ORG HOST:PORT", "The update that names an anchor peer",
 		"Makes HOST:PORT the anchor peer of organisation ORG, named by its group or its\nMSP ID, in place of those it has.",
 		exactly("CH", "ORG", "HOST:PORT"), func(args []string) (change.Edit, error) { return change.SetAnchors(args[1], args[2]), nil })
 	c.Example = "  grapevine channel config set-anchor mychannel org3 peer0.org3.example.com:7051"
@@ -198,7 +198,7 @@ func newSetAnchorCmd(a *app) *cobra.Command {
 func newAddOrgCmd(a *app) *cobra.Command {
 	var dir, mspID string
 	var anchors []string
-	c, _ := a.updateCmd("add-org CH NAME --msp DIR --mspid ID", "The update that adds an organisation",
+	c := a.updateCmd("add-org CH NAME --msp DIR --mspid ID", "The update that adds an organisation",
 		"Adds organisation NAME of the application, defined by the MSP folder --msp (that\nof the organisation, without keys, or of one of its nodes).",
 		exactly("CH", "NAME"), func(args []string) (change.Edit, error) {
 			if dir == "" || mspID == "" {
@@ -219,7 +219,7 @@ func newAddOrgCmd(a *app) *cobra.Command {
 }
 
 func newRemoveOrgCmd(a *app) *cobra.Command {
-	c, _ := a.updateCmd("remove-org CH ORG", "The update that removes an organisation",
+	c := a.updateCmd("remove-org CH ORG", "The update that removes an organisation",
 		"Removes the application's organisation ORG, named by its group or its MSP ID.",
 		exactly("CH", "ORG"), func(args []string) (change.Edit, error) { return change.RemoveOrg(args[1]), nil })
 	c.Example = "  grapevine channel config remove-org mychannel org3"
@@ -228,7 +228,7 @@ func newRemoveOrgCmd(a *app) *cobra.Command {
 
 func newRevokeCmd(a *app) *cobra.Command {
 	var crl string
-	c, _ := a.updateCmd("revoke CH ORG --crl FILE", "The update that carries a revocation list",
+	c := a.updateCmd("revoke CH ORG --crl FILE", "The update that carries a revocation list",
 		"Gives organisation ORG, named by its group or its MSP ID, the certificate\nrevocation list of --crl, in place of the one it has of the same issuer.",
 		exactly("CH", "ORG"), func(args []string) (change.Edit, error) {
 			if crl == "" {

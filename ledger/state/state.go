@@ -26,7 +26,7 @@ import (
 	"grapevine/wire"
 )
 
-// Unjudged: the block holds a transaction that can't be judged here: its
+// Unjudged means that the block holds a transaction that can't be judged here: its
 // chaincode's definition names another validation plug-in, or the channel lives
 // by rules that aren't built. From that block on there is no world state.
 var Unjudged = wire.NewReason("state.unjudged", wire.Ignore)

@@ -47,13 +47,6 @@ func (s *Sum) remove(k Key, e *Entry) {
 	}
 }
 
-// join adds another sum.
-func (s *Sum) join(o *Sum) {
-	for i := range s {
-		s[i] += o[i]
-	}
-}
-
 // Digest is the state hash.
 func (s *Sum) Digest() [32]byte {
 	h := sha256.New()

@@ -209,8 +209,7 @@ func (c *Chain) StateHash(_ context.Context, at string) (*StateHash, error) {
 	}, nil
 }
 
-// The same, asked of a node.
-
+// State is [Chain.State], and what follows are the others, asked of a node.
 func (r Remote) State(ctx context.Context, namespace, key string) (*StateEntry, error) {
 	return get[StateEntry](ctx, r.Client, channelPath(r.Name)+"/state/key", url.Values{"namespace": {namespace}, "key": {key}})
 }

@@ -63,7 +63,7 @@ func (s *Settings) Convert(enable bool) ([]byte, []Dropped, error) {
 // nodeOf is a value as YAML; what it becomes here stands behind it.
 func nodeOf(v *Value) (*yaml.Node, error) {
 	n := &yaml.Node{}
-	var from any = v.Parsed
+	from := v.Parsed
 	switch p := v.Parsed.(type) {
 	case time.Duration:
 		from = p.String()
