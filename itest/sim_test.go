@@ -16,6 +16,8 @@ import (
 	"github.com/libp2p/go-libp2p/x/simlibp2p"
 	"github.com/marcopolo/simnet"
 	"github.com/stretchr/testify/require"
+
+	"grapevine/node"
 )
 
 const (
@@ -39,9 +41,24 @@ type sim struct {
 	watch sync.WaitGroup
 }
 
+// A stage is where a play begins.
+type stage struct {
+	orgs, peers int
+	anchored    func(org int) bool          // whose first peers are anchors; nil: all
+	tune        func(i int, c *node.Config) // may be nil
+	empty       bool                        // nobody is started
+}
+
 // simulate plays with real nodes in a bubble: orgs organisations of peers each,
-// the first peer of the first alone pulling from the ordering service.
+// which have met, the first peer of the first alone pulling from the ordering
+// service.
 func simulate(t *testing.T, orgs, peers int, play func(s *sim)) {
+	t.Helper()
+	simulateOn(t, stage{orgs: orgs, peers: peers}, play)
+}
+
+// simulateOn does so on another stage.
+func simulateOn(t *testing.T, g stage, play func(s *sim)) {
 	t.Helper()
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // golang/go#78156
 	dir := t.TempDir()
@@ -50,15 +67,16 @@ func simulate(t *testing.T, orgs, peers int, play func(s *sim)) {
 		s := &sim{t: t, ctx: ctx, came: map[uint64][]time.Time{}}
 		nw := &simnet.Simnet{LatencyFunc: s.latency, Logger: testLog()}
 		link := simnet.LinkSettings{BitsPerSecond: simBits}
-		at := func(i int) string { return fmt.Sprintf("%s:8000", simnet.IntToPublicIPv4(i)) }
-		var anchors []string
-		for i := range orgs {
-			anchors = append(anchors, at(i))
+		anchors := make([]string, g.orgs)
+		for i := range anchors {
+			if g.anchored == nil || g.anchored(i) {
+				anchors[i] = simAt(i)
+			}
 		}
-		w, err := NewWorld(orgs, anchors...)
+		w, err := NewWorld(g.orgs, anchors...)
 		require.NoError(t, err)
 		s.Swarm, err = NewSwarm(w, SwarmConfig{
-			Dir: dir, Peers: peers, InMemory: true, Leaders: 1, Log: testLog(), Endpoint: at,
+			Dir: dir, Peers: g.peers, InMemory: true, Leaders: 1, Log: testLog(), Endpoint: simAt, Tune: g.tune,
 			Listen: func(i int) []string {
 				return []string{fmt.Sprintf("/ip4/%s/udp/8000/quic-v1", simnet.IntToPublicIPv4(i))}
 			},
@@ -74,6 +92,10 @@ func simulate(t *testing.T, orgs, peers int, play func(s *sim)) {
 			require.NoError(t, s.StopAll())
 			nw.Close()
 		}()
+		if g.empty {
+			play(s)
+			return
+		}
 		require.NoError(t, s.StartAll(ctx))
 		for _, p := range s.Peers {
 			s.watch.Go(func() { p.Commits(ctx, 1, s.arrived) })
@@ -82,6 +104,9 @@ func simulate(t *testing.T, orgs, peers int, play func(s *sim)) {
 		play(s)
 	})
 }
+
+// simAt is the address of a node.
+func simAt(i int) string { return fmt.Sprintf("%s:8000", simnet.IntToPublicIPv4(i)) }
 
 func (s *sim) latency(p *simnet.Packet) time.Duration {
 	if f := s.gone.Load(); f != nil && (*f)(nodeAt(p.From), nodeAt(p.To)) {

@@ -42,8 +42,8 @@ type World struct {
 }
 
 // NewWorld makes a world of n organisations, org1 to orgN. anchors are their
-// anchor peers, host:port, one each as far as they are given. Certificates are
-// valid from now: inside a bubble, that is virtual time.
+// anchor peers, host:port, one each as far as they are given and not empty.
+// Certificates are valid from now: inside a bubble, that is virtual time.
 func NewWorld(n int, anchors ...string) (*World, error) {
 	now := time.Now()
 	w := &World{grown: make(chan struct{})}
@@ -71,7 +71,7 @@ func NewWorld(n int, anchors ...string) (*World, error) {
 		}
 		w.Orgs = append(w.Orgs, o)
 		g := genesis.Org{Name: o.Domain, MSPID: o.MSPID, MSP: o.MSPConfig()}
-		if i <= len(anchors) {
+		if i <= len(anchors) && anchors[i-1] != "" {
 			g.Anchors = anchors[i-1 : i]
 		}
 		p.Orgs = append(p.Orgs, g)

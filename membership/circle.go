@@ -21,7 +21,9 @@ import (
 //     other does so only when it has waited in vain, so that there is one
 //     connection rather than two.
 //   - Who is dead, or was known before this start and hasn't been heard since, is
-//     tried for ever with growing pauses, by both sides.
+//     tried for ever with growing pauses, by both sides; a few at a time also when
+//     there are mostPeers, for else the halves of a large network, each with all
+//     the connections it wants, would never find each other again.
 //
 // A Circle is not safe for concurrent use.
 type Circle struct {
@@ -38,6 +40,7 @@ const (
 	mostPeers  = 64 // connections up to which we dial
 	aliveDials = 3  // at once
 	lostDials  = 16 // at once: many that are cut off must not keep one waiting that is back
+	fullDials  = 2  // of the lost, at once, when there are mostPeers
 	leisure    = 250 * time.Millisecond
 	courtesy   = 1 * time.Second  // to who has the lower peer ID, while we have few
 	reserve    = 15 * time.Second // then
@@ -66,8 +69,16 @@ func NewCircle(self peer.ID, seed uint64) *Circle {
 func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []Member, wait time.Duration) {
 	c.forget(strangers)
 	room := mostPeers - connected - c.alive - c.lost
+	lost, lostMost := 0, lostDials
+	for _, m := range strangers {
+		if !lives(m) {
+			lost++
+		}
+	}
 	if room <= 0 {
-		return nil, 0 // what frees a place is worth asking again
+		if lostMost = fullDials; lost == 0 {
+			return nil, 0 // what frees a place is worth asking again
+		}
 	}
 	soonest := now.Add(reserve)
 	// ripe says whether at has come.
@@ -77,7 +88,7 @@ func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []M
 		}
 		return !now.Before(at)
 	}
-	longest := longTry * time.Duration(1+len(strangers)/lostDials)
+	longest := longTry * time.Duration(1+lost/lostDials)
 	few := connected+c.alive < fewPeers
 	leisurely := ripe(c.next)
 	var ours, theirs []Member
@@ -87,16 +98,15 @@ func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []M
 			s = &stranger{since: now}
 			c.known[m.Peer] = s
 		}
-		lives := m.State != Dead && m.PKIID != msp.PKIID{}
 		patience := courtesy
-		if lives && !few {
+		if lives(m) && !few {
 			patience = reserve
 		}
 		switch {
-		case s.under != nil || !ripe(s.next):
+		case s.under != nil || room <= 0 && lives(m) || !ripe(s.next):
 		case c.self > m.Peer && !ripe(s.since.Add(patience)):
-		case !lives:
-			if c.lost < lostDials && room > 0 {
+		case !lives(m):
+			if c.lost < lostMost {
 				dial = append(dial, c.begin(m, &c.lost, longest, now))
 				room--
 			}
@@ -127,6 +137,9 @@ func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []M
 	}
 	return dial, wait
 }
+
+// lives says whether a member was heard since our start, and isn't dead.
+func lives(m Member) bool { return m.State != Dead && m.PKIID != msp.PKIID{} }
 
 // Done tells that a dial has ended, well or not.
 func (c *Circle) Done(p peer.ID) {

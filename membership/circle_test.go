@@ -147,3 +147,23 @@ func TestCircleForgets(t *testing.T) {
 	require.Empty(t, c.known)
 	require.Zero(t, c.alive)
 }
+
+// TestCircleFull: who has all the connections it wants dials nobody who lives,
+// and goes on trying those who are lost.
+func TestCircleFull(t *testing.T) {
+	all := crowd(200)
+	for i := range all[:100] {
+		all[i].State = Dead
+	}
+	w := newCircleWorld("peer", all)
+	w.connected = mostPeers
+	w.reach = func(m Member) bool { return lives(m) }
+	w.run(t, 2*time.Minute)
+	for _, m := range all {
+		if lives(m) {
+			require.Empty(t, w.dialled[m.Peer])
+		} else {
+			require.GreaterOrEqual(t, len(w.dialled[m.Peer]), 2, m.Peer)
+		}
+	}
+}

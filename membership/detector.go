@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"bytes"
 	"slices"
 	"time"
 
@@ -37,6 +38,7 @@ const (
 	pingsPerPeriod = 3
 	helpers        = 3 // who are connected to the subject, as it can be expected
 	mostHelpers    = 12
+	mostLooks      = 16 // at once, with all their helpers
 	firstTellings  = 24 // accusations sent by who finds out first, if all are connected; else all that are
 	tellings       = 6  // by who heard before
 	lastTellings   = 6  // by who believes in a death
@@ -48,6 +50,7 @@ const (
 	errandTime     = 2 * time.Second
 	standstill     = 1 * time.Second // ticks so far apart
 	refutePause    = 1 * time.Second
+	fade           = 3 * time.Second   // accusations of who isn't looked at are forgotten
 	silence        = 100 * time.Second // without a sign of a member that isn't connected: look
 	maxLooks       = 64                // accusations by one member in quotaTime that make us look, and a quarter of the members
 	quotaTime      = 10 * time.Second
@@ -93,7 +96,7 @@ type event struct {
 	kind   eventKind
 	id     msp.PKIID // whom it is about; spoken: who says it, by the connection
 	number number
-	org    string // learn: the member's organisation
+	org    string // learn, meet: the member's organisation
 	hidden bool   // learn: no other organisation knows of it
 	say    say
 }
@@ -120,6 +123,7 @@ type subject struct {
 	probe     *probe
 	suspected time.Time // since when
 	accusers  map[msp.PKIID]bool
+	accused   time.Time     // since when
 	rtt       time.Duration // smoothed; 0: unknown
 	heard     time.Time
 }
@@ -156,12 +160,14 @@ type detector struct {
 	seed     uint64
 
 	all          map[msp.PKIID]*subject
-	here         []*subject // connected
-	turn         int        // in here
-	looking      []*subject // with a probe
-	living       int        // alive or suspect
-	next         time.Time  // ping
-	last         time.Time  // tick
+	here         []*subject // connected, by ID
+	turn         int64      // of the last ping
+	phase        time.Duration
+	looking      []*subject          // with a probe
+	probes       map[uint64]*subject // the same, by the nonce
+	living       int                 // alive or suspect
+	apart        int                 // of them, not connected
+	last         time.Time           // tick
 	nonce        uint64
 	health       int           // 0 is well
 	rtt          time.Duration // smoothed over all: it says how much the network loses
@@ -171,14 +177,17 @@ type detector struct {
 	accuser      msp.PKIID // the first since firstAccused
 	firstAccused time.Time
 	swept        time.Time
+	listened     time.Time // for who is silent
 	out          []action
 }
 
 func newDetector(self msp.PKIID, period time.Duration, seed uint64) *detector {
-	return &detector{
-		period: period, shortest: period / 5, rtt: period / 12, self: self, seed: seed,
-		all: make(map[msp.PKIID]*subject), errands: make(map[uint64]errand), quotas: make(map[msp.PKIID]*quota),
+	d := &detector{
+		period: period, shortest: period * 3 / 20, rtt: period / 12, self: self, seed: seed,
+		all: make(map[msp.PKIID]*subject), probes: make(map[uint64]*subject), errands: make(map[uint64]errand), quotas: make(map[msp.PKIID]*quota),
 	}
+	d.phase = time.Duration(d.random() % uint64(period/pingsPerPeriod))
+	return d
 }
 
 // step takes one event in.
@@ -193,18 +202,13 @@ func (d *detector) step(e event, now time.Time) []action {
 	case learn:
 		d.learn(e, s, now)
 	case meet:
-		if s != nil && !s.connected && s.state != Left {
-			s.connected = true
-			d.here = append(d.here, s)
-			d.shuffle(len(d.here) - 1)
-			if s.state != Alive {
-				d.look(s, now)
-			}
-		}
+		d.meet(e, s, now)
 	case lose:
 		if s != nil && s.connected {
 			d.part(s)
-			if s.state == Alive || s.state == Suspect {
+			if s.number == (number{}) {
+				d.forget(s)
+			} else if s.state == Alive || s.state == Suspect {
 				d.look(s, now)
 			}
 		}
@@ -217,12 +221,7 @@ func (d *detector) step(e event, now time.Time) []action {
 		}
 	case forget:
 		if s != nil {
-			d.rest(s)
-			d.part(s)
-			if s.state == Alive || s.state == Suspect {
-				d.living--
-			}
-			delete(d.all, e.id)
+			d.forget(s)
 		}
 	case spoken:
 		d.hear(e.id, s, e.say, now)
@@ -232,17 +231,64 @@ func (d *detector) step(e event, now time.Time) []action {
 
 func (d *detector) learn(e event, s *subject, now time.Time) {
 	if s == nil {
-		s = &subject{id: e.id, org: e.org, hidden: e.hidden, number: e.number, state: Alive, heard: now}
-		d.all[e.id] = s
-		d.living++
+		d.add(e, now)
 		return
 	}
 	if s.number.less(e.number) {
+		was := s.state
 		s.number, s.hidden = e.number, e.hidden
 		s.accusers = nil
 		d.sign(s, now)
 		d.become(s, Alive)
+		if was == Dead && s.connected {
+			d.look(s, now) // others may have passed on what it said before
+		}
 	}
+}
+
+// meet notes a connection. Who hasn't told of itself yet may never do so: it is
+// looked at all the same, and nobody else is told of it.
+func (d *detector) meet(e event, s *subject, now time.Time) {
+	unheard := s == nil
+	if unheard {
+		e.hidden = true
+		s = d.add(e, now)
+	}
+	if s.connected || s.state == Left {
+		return
+	}
+	d.count(s, -1)
+	s.connected = true
+	d.count(s, +1)
+	d.here = slices.Insert(d.here, d.place(s.id), s)
+	if unheard || s.state != Alive {
+		d.look(s, now)
+	}
+}
+
+func (d *detector) add(e event, now time.Time) *subject {
+	s := &subject{id: e.id, org: e.org, hidden: e.hidden, number: e.number, state: Alive, heard: now}
+	d.all[e.id] = s
+	d.count(s, +1)
+	return s
+}
+
+// count counts s if it lives.
+func (d *detector) count(s *subject, n int) {
+	if s.state != Alive && s.state != Suspect {
+		return
+	}
+	d.living += n
+	if !s.connected {
+		d.apart += n
+	}
+}
+
+func (d *detector) forget(s *subject) {
+	d.rest(s)
+	d.part(s)
+	d.count(s, -1)
+	delete(d.all, s.id)
 }
 
 // sign notes a sign of life.
@@ -251,115 +297,12 @@ func (d *detector) sign(s *subject, now time.Time) {
 	if s.state == Left {
 		return
 	}
-	if s.connected && len(s.accusers) >= enough && len(d.here) < d.living-1 {
+	if s.connected && len(s.accusers) >= enough && d.apart > 0 {
 		d.send(s.id, say{accused: []accusation{{s.id, s.number}}}) // some can't ask him themselves
 	}
 	s.accusers = nil
 	d.become(s, Alive)
 	d.rest(s)
-}
-
-func (d *detector) hear(from msp.PKIID, s *subject, w say, now time.Time) {
-	if s != nil && s.connected {
-		if p := s.probe; p != nil && w.ack == p.nonce { // of its first ping, so that losses lengthen the wait
-			d.measure(s, now.Sub(p.began))
-		}
-		d.sign(s, now)
-	}
-	if w.ping != 0 && w.target == nil {
-		d.send(from, say{ack: w.ping})
-	} else if w.ping != 0 {
-		d.send(from, say{nack: w.ping})
-		d.errand(from, w, now)
-	}
-	if w.ack != 0 {
-		if e, ok := d.errands[w.ack]; ok {
-			delete(d.errands, w.ack)
-			d.send(e.asker, say{ack: e.nonce})
-		}
-	}
-	for _, x := range d.looking {
-		if x.probe.asked[from] && x.probe.nonce == w.nack {
-			x.probe.echoes++
-		}
-		if x.probe.asked[from] && x.probe.nonce == w.ack {
-			d.sign(x, now)
-			break
-		}
-	}
-	for _, a := range w.accused {
-		if a.id == d.self {
-			d.defend(from, a, w.ping != 0, now)
-		} else {
-			d.accused(from, a, now)
-		}
-	}
-}
-
-// defend refutes an accusation of ourselves, unless our answer to the accuser's
-// ping will do: that is, when others talk of it, or two accuse.
-func (d *detector) defend(from msp.PKIID, a accusation, pinged bool, now time.Time) {
-	if a.number.less(d.number) {
-		return
-	}
-	if now.Sub(d.firstAccused) > standstill {
-		d.firstAccused, d.accuser = now, from
-	}
-	q := d.quota(from, now)
-	if pinged && d.accuser == from || q.refuted || now.Sub(d.refuted) < refutePause {
-		return
-	}
-	q.refuted = true
-	d.refuted = now
-	d.out = append(d.out, action{refute: true})
-}
-
-// errand pings somebody for another, who may know of him.
-func (d *detector) errand(from msp.PKIID, w say, now time.Time) {
-	t, asker := d.all[*w.target], d.all[from]
-	if t == nil || !t.connected || len(d.errands) >= maxErrands || t.hidden && (asker == nil || asker.org != t.org) {
-		return
-	}
-	d.nonce++
-	d.errands[d.nonce] = errand{from, w.ping, now.Add(errandTime)}
-	d.send(t.id, say{ping: d.nonce})
-}
-
-func (d *detector) accused(from msp.PKIID, a accusation, now time.Time) {
-	s := d.all[a.id]
-	if s == nil || s.state == Dead || s.state == Left || from == a.id || a.number.less(s.number) {
-		return
-	}
-	if s.accusers == nil {
-		s.accusers = make(map[msp.PKIID]bool)
-	}
-	if len(s.accusers) < confirmations {
-		s.accusers[from] = true
-	}
-	q := d.quota(from, now)
-	if s.state == Suspect || s.probe != nil || q.looks > maxLooks+d.living/4 {
-		return
-	}
-	q.looks++
-	if s.connected {
-		d.look(s, now)
-	} else if len(s.accusers) >= min(enough+d.lossy(), d.knowers(s)-2) {
-		d.look(s, now)
-		d.suspect(s, now)
-	}
-}
-
-// quota is what a member may still make us do.
-func (d *detector) quota(of msp.PKIID, now time.Time) *quota {
-	q := d.quotas[of]
-	if q == nil {
-		q = new(quota)
-		d.quotas[of] = q
-	}
-	if now.Sub(q.since) > quotaTime {
-		*q = quota{since: now}
-	}
-	return q
 }
 
 func (d *detector) tick(now time.Time) {
@@ -377,10 +320,7 @@ func (d *detector) tick(now time.Time) {
 			d.advance(s, now)
 		}
 	}
-	if !now.Before(d.next) {
-		d.next = now.Add(d.period / pingsPerPeriod)
-		d.ping(now)
-	}
+	d.ping(now)
 	if now.Sub(d.swept) > errandTime {
 		d.sweep(now)
 	}
@@ -398,6 +338,10 @@ func (d *detector) sweep(now time.Time) {
 			delete(d.quotas, id)
 		}
 	}
+	if now.Sub(d.listened) < silence/10 || d.apart == 0 {
+		return
+	}
+	d.listened = now
 	var quiet []*subject
 	for _, s := range d.all {
 		if !s.connected && s.state == Alive && s.probe == nil && now.Sub(s.heard) > silence {
@@ -415,15 +359,9 @@ func (d *detector) become(s *subject, to State) {
 	if s.state == to {
 		return
 	}
-	was := s.state == Alive || s.state == Suspect
-	is := to == Alive || to == Suspect
-	switch {
-	case was && !is:
-		d.living--
-	case is && !was:
-		d.living++
-	}
+	d.count(s, -1)
 	s.state = to
+	d.count(s, +1)
 	if to == Alive {
 		s.accusers = nil
 	}
@@ -435,25 +373,28 @@ func (d *detector) part(s *subject) {
 	if !s.connected {
 		return
 	}
+	d.count(s, -1)
 	s.connected = false
-	i := slices.Index(d.here, s)
+	d.count(s, +1)
+	i := d.place(s.id)
 	d.here = slices.Delete(d.here, i, i+1)
-	if i < d.turn {
-		d.turn--
-	}
 }
 
 // pick returns up to n connected living members but one, at random, who may
 // know of it.
 func (d *detector) pick(n int, but *subject) []*subject {
-	var out []*subject
-	if len(d.here) == 0 {
+	all := len(d.here)
+	if all == 0 {
 		return nil
 	}
-	start := int(d.random() % uint64(len(d.here)))
-	// A random start in a shuffled list; it is shuffled anew at each round.
-	for i := range d.here {
-		s := d.here[(start+i)%len(d.here)]
+	i, stride := int(d.random()%uint64(all)), 1+int(d.random()%uint64(all))
+	for gcd(stride, all) != 1 {
+		stride++ // else it doesn't meet all
+	}
+	var out []*subject
+	for range all {
+		s := d.here[i%all]
+		i += stride
 		if s != but && s.state == Alive && s.probe == nil && (!but.hidden || s.org == but.org) {
 			if out = append(out, s); len(out) == n {
 				break
@@ -463,14 +404,21 @@ func (d *detector) pick(n int, but *subject) []*subject {
 	return out
 }
 
-func (d *detector) send(to msp.PKIID, w say) {
-	d.out = append(d.out, action{to: to, say: w, send: true})
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
 }
 
-// shuffle swaps the i-th connected member with one at random.
-func (d *detector) shuffle(i int) {
-	j := int(d.random() % uint64(len(d.here)))
-	d.here[i], d.here[j] = d.here[j], d.here[i]
+// place is how many connected members stand before id.
+func (d *detector) place(id msp.PKIID) int {
+	i, _ := slices.BinarySearchFunc(d.here, id, func(s *subject, id msp.PKIID) int { return bytes.Compare(s.id[:], id[:]) })
+	return i
+}
+
+func (d *detector) send(to msp.PKIID, w say) {
+	d.out = append(d.out, action{to: to, say: w, send: true})
 }
 
 // random is repeatable: the same seed gives the same run.

@@ -251,6 +251,20 @@ func (m *Members) Stats() Stats {
 	return s
 }
 
+// Silent says whether a connected host has been given up: a member that is dead
+// or has left, and one that has not said a word since it came, though others may
+// not have told of it yet.
+func (m *Members) Silent(p peer.ID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t := m.talks[p]
+	if t == nil {
+		return false
+	}
+	s := m.detector.all[t.id]
+	return s != nil && s.state >= Dead
+}
+
 // Find returns a member by its PKI-ID, and its identity, which Admit accepted;
 // false if there is none or it isn't alive.
 func (m *Members) Find(id msp.PKIID) (Member, *msp.Identity, bool) {
@@ -313,7 +327,7 @@ func (m *Members) say(ctx context.Context, now time.Time, own, left bool) error 
 			m.greet(t, now, own)
 		}
 	}
-	sparse := len(m.detector.here) < m.detector.living
+	sparse := m.detector.apart > 0
 	m.mu.Unlock()
 	if err != nil || wide == nil || !sparse || m.c.Publish == nil {
 		return err

@@ -10,32 +10,36 @@ import (
 
 // How the detector looks at one member, and concludes; see detector.go.
 
-// ping looks at the next connected member that has said nothing of late.
+// ping looks at the connected member whose turn it is, unless it has just said
+// something. The turns go by the clock: members that are connected to the same
+// others and whose clocks agree to a third of a second or so ping different
+// ones at a time, so that each is pinged by somebody in every turn, rather than
+// now by several and now by none. Others come out as if they chose at random.
 func (d *detector) ping(now time.Time) {
-	for range d.here {
-		if d.turn >= len(d.here) {
-			d.turn = 0
-			for i := range d.here {
-				d.shuffle(i)
-			}
-		}
-		s := d.here[d.turn]
-		d.turn++
-		if s.probe == nil && now.Sub(s.heard) >= d.period/2 {
-			d.look(s, now)
-			return
-		}
+	turn := now.Add(d.phase).UnixNano() / int64(d.period/pingsPerPeriod)
+	if turn == d.turn || len(d.here) == 0 {
+		return
+	}
+	d.turn = turn
+	all := int64(len(d.here))
+	s := d.here[(int64(d.place(d.self))+turn%all)%all]
+	if s.probe == nil && now.Sub(s.heard) >= d.period/2 {
+		d.look(s, now)
 	}
 }
 
 // look begins a probe of s.
-func (d *detector) look(s *subject, now time.Time) {
+func (d *detector) look(s *subject, now time.Time) { d.lookAfter(s, 0, now) }
+
+// lookAfter does so as if some steps had passed without an answer.
+func (d *detector) lookAfter(s *subject, steps int, now time.Time) {
 	if s.probe != nil {
 		return
 	}
 	d.nonce++
-	s.probe = &probe{nonce: d.nonce, began: now}
+	s.probe = &probe{nonce: d.nonce, began: now, steps: steps}
 	d.looking = append(d.looking, s)
+	d.probes[d.nonce] = s
 	d.advance(s, now)
 }
 
@@ -46,6 +50,7 @@ func (d *detector) rest(s *subject) {
 			d.health = max(d.health-1, 0)
 		}
 		s.probe = nil
+		delete(d.probes, p.nonce)
 		i := slices.Index(d.looking, s)
 		d.looking = slices.Delete(d.looking, i, i+1)
 	}
@@ -87,13 +92,20 @@ func (d *detector) advance(s *subject, now time.Time) {
 			return
 		}
 	}
-	for _, h := range d.pick(min(mostHelpers, helpers*max(1, d.living/(len(d.here)+1))), s) {
+	for _, h := range d.pick(d.crowd(), s) {
 		if p.asked == nil {
 			p.asked = make(map[msp.PKIID]bool)
 		}
 		p.asked[h.id] = true
 		d.send(h.id, say{ping: p.nonce, target: &s.id})
 	}
+}
+
+// crowd is how many helpers a step asks: so many that a few are connected to the
+// subject, as can be expected, and fewer where there is much to look at.
+func (d *detector) crowd() int {
+	n := min(mostHelpers, helpers*max(1, d.living/(len(d.here)+1)))
+	return max(helpers, n*mostLooks/max(mostLooks, len(d.looking)))
 }
 
 // knowers counts the living others that may know of s, s included.
@@ -115,7 +127,7 @@ func (d *detector) suspect(s *subject, now time.Time) {
 	d.become(s, Suspect)
 	s.suspected = now
 	n := tellings
-	if s.connected && len(d.here) < d.living-1 {
+	if s.connected && d.apart > 0 {
 		n = len(d.here)
 	} else if len(s.accusers) == 0 {
 		n = firstTellings
@@ -149,7 +161,7 @@ func (d *detector) wait(s *subject) time.Duration {
 
 // lossy is 1 if answers take so long that words must often be lost.
 func (d *detector) lossy() int {
-	if 2*d.rtt > d.shortest {
+	if d.rtt > d.period/6 {
 		return 1
 	}
 	return 0

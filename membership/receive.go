@@ -226,4 +226,4 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 }
 
 // sparse says whether living members aren't connected. Called under mu.
-func (m *Members) sparse() bool { return len(m.detector.here) < m.detector.living }
+func (m *Members) sparse() bool { return m.detector.apart > 0 }

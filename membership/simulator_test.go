@@ -1,7 +1,6 @@
 package membership
 
 import (
-	"container/heap"
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
@@ -11,66 +10,77 @@ import (
 	"grapevine/msp"
 )
 
-// A simulator runs many detectors in virtual time, over links that behave as
-// TCP and QUIC do when packets are lost: a lost packet comes a retransmission
-// later, and holds up those behind it. With datagrams set it is lost for good,
-// which no link of ours does. A signed alive message, which the mesh carries,
-// reaches everybody who is connected to somebody.
+// A simulator runs many detectors in virtual time, in steps of a millisecond.
+//
+// Its links behave as TCP and QUIC do when packets are lost, acknowledgements
+// too: a lost packet comes after a retransmission time-out of 200 ms, or 400,
+// 800 and so on if its copies are lost as well; or, where something said later
+// arrives and is acknowledged, a round trip after that. It holds up what was
+// said after it. With datagrams set a lost word is lost for good, which no link
+// of ours does: a harder reading of loss.
+//
+// Connections are there from the start, and hang when a peer crashes as if its
+// power had failed. Signed alive messages flood a mesh of some of the
+// connections. Those of the slow beat are left out, for they could only help:
+// each is one more sign of life. So is the search for who is silent for long.
 type simulator struct {
 	rng       *rand.Rand
 	loss      float64
 	datagrams bool
 	cut       func(from, to int) bool // may be nil
 
-	now   time.Time
-	queue simQueue
-	peers []*simPeer
-	busy  map[[2]int]time.Time // when a link's last word arrives
+	clock  int // milliseconds since the start
+	now    time.Time
+	soon   [][]simEvent // by clock, modulo
+	late   map[int][]simEvent
+	phases [simTick][]*simPeer // who ticks when
+	peers  []*simPeer
 
-	deaths      int // turns to dead
-	falseDeaths int // turns to dead of a peer that runs
+	falseDeaths int // turns to dead of a peer that runs and isn't cut off
 	suspicions  int
 	refutations int
 	words       int
-	checks      int         // signatures
-	died        []time.Time // of the crash watched: when each peer believed it
-	watched     int         // whose crash; -1: none
+	checks      int // signatures
+	watched     *simPeer
+	died        []time.Duration            // from the watched one's crash to when each other believed it
+	seen        func(p *simPeer, a action) // may be nil
 }
 
 type simPeer struct {
-	i       int
-	d       *detector
-	crashed bool
-	end     time.Time
-	here    []int
+	i    int
+	d    *detector
+	gone bool
+	end  int // when it went
+	here []int
+	mesh []int
+	out  []*simLink    // by receiver
+	skew time.Duration // of its clock
+
+	circle *Circle // nil: connections are for ever
+	look   int     // when it is asked next
 }
+
+// A simLink carries words one way, in order.
+type simLink struct{ queue []simEvent }
 
 type simEvent struct {
-	at   time.Time
-	to   int
-	from int
-	kind eventKind
-	say  say
-	id   msp.PKIID
-	num  number
-	seq  uint64
+	at       int // when its packet arrives
+	to, from int
+	then     func() // if set, this alone
+	say      say
+	alive    number // of about, if about isn't to
+	about    int
 }
 
-type simQueue []simEvent
-
-func (q simQueue) Len() int { return len(q) }
-func (q simQueue) Less(i, j int) bool {
-	return q[i].at.Before(q[j].at) || q[i].at.Equal(q[j].at) && q[i].seq < q[j].seq
-}
-func (q simQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *simQueue) Push(x any)   { *q = append(*q, x.(simEvent)) }
-func (q *simQueue) Pop() any {
-	x := (*q)[len(*q)-1]
-	*q = (*q)[:len(*q)-1]
-	return x
-}
-
-const simTick = 100 * time.Millisecond
+const (
+	simTick  = 100 // milliseconds between two ticks of a detector
+	simSoon  = 1 << 12
+	simMesh  = 4 // connections of the mesh that each chooses, and as many choose it
+	simLeast = 5 // milliseconds that a word takes
+	simMost  = 45
+	simRetry = 200
+	simSkew  = 100 * time.Millisecond
+)
 
 func simID(i int) (id msp.PKIID) {
 	binary.BigEndian.PutUint64(id[:], uint64(i+1))
@@ -79,13 +89,23 @@ func simID(i int) (id msp.PKIID) {
 
 func simIndex(id msp.PKIID) int { return int(binary.BigEndian.Uint64(id[:])) - 1 }
 
-// newSimulator makes n peers that know each other, each connected to degree
-// others at least, or to all.
+// newSimulator makes n peers that know each other, each connected to all, or to
+// degree others at least, as nodes are that dial until they have so many.
 func newSimulator(seed uint64, n, degree int) *simulator {
-	s := &simulator{rng: rand.New(rand.NewPCG(seed, 1)), now: bubbleEpoch, busy: make(map[[2]int]time.Time), watched: -1}
+	s := &simulator{
+		rng: rand.New(rand.NewPCG(seed, 1)), now: bubbleEpoch,
+		soon: make([][]simEvent, simSoon), late: make(map[int][]simEvent),
+	}
 	for i := range n {
-		p := &simPeer{i: i, d: newDetector(simID(i), time.Second, seed*1_000_003+uint64(i))}
+		p := &simPeer{
+			i: i, d: newDetector(simID(i), time.Second, seed*1_000_003+uint64(i)),
+			out:  make([]*simLink, n),
+			skew: time.Duration(s.rng.Int64N(int64(simSkew))),
+		}
 		s.peers = append(s.peers, p)
+		p.d.listened = s.now.Add(math.MaxInt64)
+		phase := s.rng.IntN(simTick)
+		s.phases[phase] = append(s.phases[phase], p)
 		p.d.step(event{kind: themselves, number: number{1, 1}}, s.now)
 		for j := range n {
 			if j != i {
@@ -93,21 +113,26 @@ func newSimulator(seed uint64, n, degree int) *simulator {
 			}
 		}
 	}
-	for i := range n {
+	for i, p := range s.peers {
 		if n-1 <= degree {
 			for j := range i {
 				s.connect(i, j)
 			}
 			continue
 		}
-		for len(s.peers[i].here) < degree/2 || i == n-1 && len(s.peers[i].here) < degree {
-			if j := s.rng.IntN(n); j != i && !slices.Contains(s.peers[i].here, j) {
+		for len(p.here) < degree {
+			if j := s.rng.IntN(n); j != i && !slices.Contains(p.here, j) {
 				s.connect(i, j)
 			}
 		}
 	}
-	for i := range n {
-		s.push(simEvent{at: s.now.Add(time.Duration(s.rng.Int64N(int64(simTick)))), to: i, kind: tick})
+	for i, p := range s.peers {
+		for range simMesh {
+			j := p.here[s.rng.IntN(len(p.here))]
+			if q := s.peers[j]; !slices.Contains(p.mesh, j) {
+				p.mesh, q.mesh = append(p.mesh, j), append(q.mesh, i)
+			}
+		}
 	}
 	return s
 }
@@ -116,107 +141,189 @@ func (s *simulator) connect(i, j int) {
 	for _, e := range [][2]int{{i, j}, {j, i}} {
 		p := s.peers[e[0]]
 		p.here = append(p.here, e[1])
-		s.act(p, p.d.step(event{kind: meet, id: simID(e[1])}, s.now))
+		s.step(p, event{kind: meet, id: simID(e[1])})
 	}
 }
 
+// push lets something happen at e.at, at the earliest in the next step.
 func (s *simulator) push(e simEvent) {
-	e.seq = uint64(s.words)<<20 | uint64(len(s.queue))
-	heap.Push(&s.queue, e)
+	if e.at = max(e.at, s.clock+1); e.at < s.clock+simSoon {
+		s.soon[e.at%simSoon] = append(s.soon[e.at%simSoon], e)
+	} else {
+		s.late[e.at] = append(s.late[e.at], e)
+	}
 }
 
 // run lets time pass.
 func (s *simulator) run(d time.Duration) {
-	end := s.now.Add(d)
-	for len(s.queue) > 0 && !s.queue[0].at.After(end) {
-		e := heap.Pop(&s.queue).(simEvent)
-		s.now = e.at
-		p := s.peers[e.to]
-		if p.crashed {
-			continue
+	for end := s.clock + int(d.Milliseconds()); s.clock < end; {
+		s.clock++
+		s.now = s.now.Add(time.Millisecond)
+		due := s.soon[s.clock%simSoon]
+		for _, e := range due {
+			s.happen(e)
 		}
-		switch e.kind {
-		case tick:
-			s.act(p, p.d.step(event{kind: tick}, s.now))
-			s.push(simEvent{at: s.now.Add(simTick), to: e.to, kind: tick})
-		case spoken:
-			if from := s.peers[e.from]; from.crashed && s.now.Sub(from.end) > 45*time.Millisecond {
-				continue // the dead retransmit nothing
+		clear(due)
+		s.soon[s.clock%simSoon] = due[:0]
+		if len(s.late) > 0 {
+			for _, e := range s.late[s.clock] {
+				s.happen(e)
 			}
-			s.act(p, p.d.step(event{kind: spoken, id: simID(e.from), say: e.say}, s.now))
-		case learn:
-			s.checks++
-			s.act(p, p.d.step(event{kind: learn, id: e.id, number: e.num}, s.now))
+			delete(s.late, s.clock)
+		}
+		for _, p := range s.phases[s.clock%simTick] {
+			if p.gone {
+				continue
+			}
+			s.step(p, event{kind: tick})
+			if p.circle != nil {
+				s.dial(p)
+			}
 		}
 	}
-	s.now = end
 }
+
+// happen lets a packet arrive, and with it what waited for it.
+func (s *simulator) happen(e simEvent) {
+	if e.then != nil {
+		e.then()
+		return
+	}
+	if s.datagrams {
+		s.arrive(e)
+		return
+	}
+	l := s.peers[e.from].out[e.to]
+	n := 0
+	for n < len(l.queue) && l.queue[n].at <= s.clock {
+		s.arrive(l.queue[n])
+		n++
+	}
+	if n > 0 {
+		l.queue = slices.Delete(l.queue, 0, n)
+	}
+}
+
+func (s *simulator) arrive(e simEvent) {
+	p, from := s.peers[e.to], s.peers[e.from]
+	if p.gone || from.gone && e.at > from.end+simMost {
+		return // the dead retransmit nothing
+	}
+	if e.about != e.to {
+		s.hear(p, e.about, e.alive, e.from)
+		return
+	}
+	s.step(p, event{kind: spoken, id: simID(e.from), say: e.say})
+}
+
+// refute tells p's next round, directly to all, and each passes it on.
+func (s *simulator) refute(p *simPeer) {
+	n := number{p.d.number.incarnation, p.d.number.round + 1}
+	p.d.step(event{kind: themselves, number: n}, s.now)
+	for _, j := range p.here {
+		s.send(simEvent{from: p.i, to: j, about: p.i, alive: n})
+	}
+}
+
+// hear takes in an alive message, and passes it on if it's news.
+func (s *simulator) hear(p *simPeer, about int, n number, from int) {
+	if about == p.i || !p.d.all[simID(about)].number.less(n) {
+		return
+	}
+	s.checks++
+	s.step(p, event{kind: learn, id: simID(about), number: n})
+	for _, j := range p.mesh {
+		if j != from {
+			s.send(simEvent{from: p.i, to: j, about: about, alive: n})
+		}
+	}
+}
+
+// step hands a detector an event, by its own clock.
+func (s *simulator) step(p *simPeer, e event) { s.act(p, p.d.step(e, s.now.Add(p.skew))) }
 
 func (s *simulator) act(p *simPeer, actions []action) {
 	for _, a := range actions {
 		switch {
 		case a.send:
-			s.word(p.i, simIndex(a.to), a.say)
+			s.words++
+			to := simIndex(a.to)
+			s.send(simEvent{from: p.i, to: to, about: to, say: a.say})
 		case a.refute:
 			s.refutations++
-			n := number{p.d.number.incarnation, p.d.number.round + 1}
-			p.d.step(event{kind: themselves, number: n}, s.now)
-			for j := range s.peers {
-				if j != p.i && (s.cut == nil || !s.cut(p.i, j)) {
-					s.push(simEvent{at: s.now.Add(s.delay() + s.delay() + s.delay()), to: j, kind: learn, id: p.d.self, num: n})
-				}
-			}
+			s.refute(p)
 		case a.turned && a.state == Suspect:
 			s.suspicions++
 		case a.turned && a.state == Dead:
-			i := simIndex(a.id)
-			s.deaths++
-			if !s.peers[i].crashed && (s.cut == nil || !s.cut(i, p.i)) {
+			q := s.peers[simIndex(a.id)]
+			if !q.gone && (s.cut == nil || !s.cut(q.i, p.i)) {
 				s.falseDeaths++
 			}
-			if i == s.watched {
-				s.died = append(s.died, s.now)
+			if q == s.watched {
+				s.died = append(s.died, time.Duration(s.clock-q.end)*time.Millisecond)
+			}
+		}
+		if s.seen != nil {
+			s.seen(p, a)
+		}
+	}
+}
+
+// send puts something on a link.
+func (s *simulator) send(e simEvent) {
+	if s.cut != nil && s.cut(e.from, e.to) {
+		return
+	}
+	took := s.travel()
+	e.at = s.clock + took + s.retries()
+	if s.datagrams {
+		if e.at == s.clock+took {
+			s.push(e)
+		}
+		return
+	}
+	p := s.peers[e.from]
+	l := p.out[e.to]
+	if l == nil {
+		l = new(simLink)
+		p.out[e.to] = l
+	}
+	if e.at == s.clock+took && s.rng.Float64() >= s.loss { // it arrives and is acknowledged
+		for i := range l.queue {
+			if again := e.at + s.travel() + s.travel() + s.retries(); again < l.queue[i].at {
+				l.queue[i].at = again
+				s.push(l.queue[i])
 			}
 		}
 	}
+	l.queue = append(l.queue, e)
+	s.push(e)
 }
 
-// delay is how long a word takes: 5 to 45 ms, and what losses add.
-func (s *simulator) delay() time.Duration {
-	d := 5*time.Millisecond + time.Duration(s.rng.Int64N(int64(40*time.Millisecond)))
-	for again := 200 * time.Millisecond; s.loss > 0 && s.rng.Float64() < s.loss; again *= 2 {
-		d += again
+// travel is how long a packet takes that isn't lost.
+func (s *simulator) travel() int { return simLeast + s.rng.IntN(simMost-simLeast) }
+
+// retries is how long it takes until a copy isn't lost.
+func (s *simulator) retries() (ms int) {
+	for again := simRetry; s.loss > 0 && s.rng.Float64() < s.loss; again *= 2 {
+		ms += again
 	}
-	return d
+	return ms
 }
 
-func (s *simulator) word(from, to int, w say) {
-	s.words++
-	if s.cut != nil && s.cut(from, to) {
-		return
-	}
-	if s.datagrams {
-		if s.rng.Float64() < s.loss {
-			return
-		}
-		at := s.now.Add(5*time.Millisecond + time.Duration(s.rng.Int64N(int64(40*time.Millisecond))))
-		s.push(simEvent{at: at, to: to, from: from, kind: spoken, say: w})
-		return
-	}
-	at := s.now.Add(s.delay())
-	link := [2]int{from, to}
-	if b := s.busy[link]; at.Before(b) {
-		at = b
-	}
-	s.busy[link] = at
-	s.push(simEvent{at: at, to: to, from: from, kind: spoken, say: w})
+// crash ends a peer without a word, and watches who notices.
+func (s *simulator) crash(i int) {
+	s.watched = s.peers[i]
+	s.watched.gone, s.watched.end = true, s.clock
+	s.died = nil
 }
 
-// crash ends a peer without a word, and lets its connections hang.
-func (s *simulator) crash(i int) (at time.Time) {
-	s.peers[i].crashed, s.peers[i].end = true, s.now
-	s.watched, s.died = i, nil
-	return s.now
+// part breaks the connections of a peer that crashed.
+func (s *simulator) part(i int) {
+	for _, j := range s.peers[i].here {
+		p := s.peers[j]
+		s.step(p, event{kind: lose, id: simID(i)})
+	}
 }
 
 func quantile(d []time.Duration, q float64) time.Duration {

@@ -63,7 +63,7 @@ func (m *Members) Arrived(p peer.ID) {
 	if m.round > 0 {
 		m.welcome(t, now)
 	}
-	m.act(m.detector.step(event{kind: meet, id: t.id}, now), now)
+	m.act(m.detector.step(event{kind: meet, id: t.id, org: t.mspID}, now), now)
 }
 
 // Gone tells that a host isn't connected any more, or not a member.

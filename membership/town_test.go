@@ -310,3 +310,42 @@ func TestIdle(t *testing.T) {
 		w.end()
 	})
 }
+
+// Who is connected and never says a word is silent, though nobody else has told
+// of it: it was suspended before it could introduce itself. Once it speaks it
+// isn't.
+func TestSilentNewcomer(t *testing.T) {
+	cast()
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, nil, 0, 1, 2)
+		w.run(0, 1)
+		w.join(0, 1)
+		late := w.parties[2].c.PeerID
+		w.parties[0].Arrived(late) // nothing passes
+		require.False(t, w.parties[0].Silent(late), "it has had no time")
+		time.Sleep(4 * time.Second)
+		require.True(t, w.parties[0].Silent(late))
+		require.False(t, w.parties[0].Silent(w.parties[1].c.PeerID))
+		require.Empty(t, w.happened(0, 2), "it isn't known to be a member")
+		_, ok := w.sees(0, 2)
+		require.False(t, ok)
+
+		w.run(2)
+		w.join(0, 2)
+		time.Sleep(10 * time.Second)
+		require.False(t, w.parties[0].Silent(late))
+		require.Equal(t, []Kind{Joined}, w.happened(0, 2))
+		w.cut(0, 2, false)
+		time.Sleep(4 * time.Second)
+		require.True(t, w.parties[0].Silent(late), "dead")
+		w.cut(0, 2, true)
+		require.False(t, w.parties[0].Silent(late), "not connected")
+
+		w.parties[1].Arrived(late)
+		w.parties[1].Gone(late) // and nothing is kept of it but what was told
+		w.end()
+		for i := range 2 {
+			require.Len(t, w.parties[i].detector.all, 2)
+		}
+	})
+}

@@ -126,6 +126,11 @@ func newHost(s hostSpec) (host.Host, *quicTransport, error) {
 		libp2p.ConnectionManager(conns),
 		libp2p.AddrsFactory(func([]ma.Multiaddr) []ma.Multiaddr { return s.external }),
 		libp2p.SwarmOpts(swarm.WithDialRanker(tcpFirst)),
+		// libp2p concludes from many dials that failed that the machine has no
+		// QUIC or no IPv6, and then lets one in a hundred through: after a long
+		// partition that would keep its sides apart.
+		libp2p.UDPBlackHoleSuccessCounter(nil),
+		libp2p.IPv6BlackHoleSuccessCounter(nil),
 		libp2p.DisableRelay(),
 		libp2p.ForceReachabilityPublic(),
 		libp2p.DisableIdentifyAddressDiscovery(),

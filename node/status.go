@@ -102,7 +102,10 @@ func (c *Channel) count(s *ChannelStatus) {
 	}
 	s.Members, s.Alive = 1, 1
 	for _, p := range c.view.Members() {
-		switch states[p] { // one that says nothing to us counts as alive
+		if c.members.Silent(p) {
+			continue
+		}
+		switch states[p] { // one that tells us nothing of itself, but answers, counts as alive
 		case membership.Alive:
 			s.Alive++
 			fallthrough

@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -185,5 +186,42 @@ func TestBindingsAreRenewed(t *testing.T) {
 		require.Contains(t, n.host.Network().ConnsToPeer(keeper.PeerID()), first[0], "the same connection still")
 		require.False(t, first[0].IsClosed())
 		require.Greater(t, n.own.until.Load(), shown+int64(life/time.Second))
+	})
+}
+
+// A peer that was suspended right after the handshake, before it could say that
+// it is there, isn't counted as a member for as long as its connection lasts.
+func TestSuspendedNewcomerIsNoMember(t *testing.T) {
+	play(t, func(t *testing.T, b *bubble) {
+		g := b.genesis("mychannel", 0)
+		sleeper, where := b.node(0, "peer0.org1")
+		c, _ := b.node(0, "peer1.org1")
+		c.Bootstrap = []string{where}
+		var suspended atomic.Bool
+		b.nw.LatencyFunc = func(p *simnet.Packet) time.Duration {
+			if suspended.Load() && p.From.String() == where {
+				return time.Hour
+			}
+			return 25 * time.Millisecond
+		}
+		asleep := start(t, sleeper, g)
+		n := start(t, c, g)
+		conns := watch(n.host.Network())
+		b.nw.Start()
+		require.Equal(t, arrival{asleep.PeerID(), true}, <-conns)
+		suspended.Store(true)
+		members := func() int {
+			c, err := n.Channel("mychannel")
+			require.NoError(t, err)
+			return c.Status().Members
+		}
+		time.Sleep(100 * time.Millisecond)
+		require.Equal(t, 2, members())
+		time.Sleep(5 * time.Second)
+		require.Equal(t, network.Connected, n.host.Network().Connectedness(asleep.PeerID()))
+		require.Equal(t, 1, members())
+		suspended.Store(false)
+		time.Sleep(5 * time.Second)
+		require.Equal(t, 2, members())
 	})
 }
