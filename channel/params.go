@@ -109,28 +109,28 @@ func topicScore() *pubsub.TopicScoreParams {
 // one address. own gives what only we know of a peer.
 func peerScore(own func(peer.ID) float64) (*pubsub.PeerScoreParams, *pubsub.PeerScoreThresholds) {
 	return &pubsub.PeerScoreParams{
-			SkipAtomicValidation: true,
-			Topics: map[string]*pubsub.TopicScoreParams{
-				wire.TopicBlocks: topicScore(),
-				wire.TopicAlive:  topicScore(),
-			},
-			TopicScoreCap:             100,
-			AppSpecificScore:          own,
-			AppSpecificWeight:         1,
-			BehaviourPenaltyWeight:    -10,
-			BehaviourPenaltyThreshold: 6,
-			BehaviourPenaltyDecay:     pubsub.ScoreParameterDecay(10 * time.Minute),
-			DecayInterval:             time.Second,
-			DecayToZero:               0.01,
-			RetainScore:               time.Hour,
-			SeenMsgTTL:                seenTime,
-		}, &pubsub.PeerScoreThresholds{
-			GossipThreshold:             gossipThreshold,
-			PublishThreshold:            publishThreshold,
-			GraylistThreshold:           graylistThreshold,
-			AcceptPXThreshold:           1e9,
-			OpportunisticGraftThreshold: 2,
-		}
+		SkipAtomicValidation: true,
+		Topics: map[string]*pubsub.TopicScoreParams{
+			wire.TopicBlocks: topicScore(),
+			wire.TopicAlive:  topicScore(),
+		},
+		TopicScoreCap:             100,
+		AppSpecificScore:          own,
+		AppSpecificWeight:         1,
+		BehaviourPenaltyWeight:    -10,
+		BehaviourPenaltyThreshold: 6,
+		BehaviourPenaltyDecay:     pubsub.ScoreParameterDecay(10 * time.Minute),
+		DecayInterval:             time.Second,
+		DecayToZero:               0.01,
+		RetainScore:               time.Hour,
+		SeenMsgTTL:                seenTime,
+	}, &pubsub.PeerScoreThresholds{
+		GossipThreshold:             gossipThreshold,
+		PublishThreshold:            publishThreshold,
+		GraylistThreshold:           graylistThreshold,
+		AcceptPXThreshold:           1e9,
+		OpportunisticGraftThreshold: 2,
+	}
 }
 
 // messageID is SHA-256 of a message's data. An id is marked as seen, and told

@@ -85,8 +85,11 @@ func (t Timing) orDefault() Timing {
 		v   *time.Duration
 		def time.Duration
 	}{
-		{&t.StartupGrace, 2 * time.Second}, {&t.Sample, 200 * time.Millisecond}, {&t.LeaderAlive, 2 * time.Second},
-		{&t.Election, 500 * time.Millisecond}, {&t.Yield, 3 * time.Second},
+		{&t.StartupGrace, 2 * time.Second},
+		{&t.Sample, 200 * time.Millisecond},
+		{&t.LeaderAlive, 2 * time.Second},
+		{&t.Election, 500 * time.Millisecond},
+		{&t.Yield, 3 * time.Second},
 	} {
 		if *d.v <= 0 {
 			*d.v = d.def

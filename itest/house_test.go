@@ -168,9 +168,11 @@ func TestPackagesHaveComments(t *testing.T) {
 // TestPureCores holds that the protocol cores have no clock, goroutine, disk or
 // network of their own.
 func TestPureCores(t *testing.T) {
-	for _, core := range []string{"blocksync/window.go", "blocksync/scheduler.go", "membership/view.go", "membership/detector.go", "membership/circle.go", "membership/probe.go", "orderer/cutter.go",
+	for _, core := range []string{
+		"blocksync/window.go", "blocksync/scheduler.go", "membership/view.go", "membership/detector.go", "membership/circle.go", "membership/probe.go", "orderer/cutter.go",
 		"election/machine.go", "election/roles.go", "election/hear.go", "election/watch.go", "election/claim.go",
-		"channel/cast/core.go", "channel/cast/session.go", "channel/cast/plan.go", "channel/cast/repair.go", "channel/cast/park.go", "channel/cast/tree.go"} {
+		"channel/cast/core.go", "channel/cast/session.go", "channel/cast/plan.go", "channel/cast/repair.go", "channel/cast/park.go", "channel/cast/tree.go",
+	} {
 		b, err := os.ReadFile(filepath.Join("..", filepath.FromSlash(core)))
 		require.NoError(t, err, "a core was moved: name its file here")
 		for _, no := range []string{"time.Now(", "time.Since(", "time.After", "time.NewT", "go func", "\tgo ", "\"os\"", "\"net\"", "math/rand", "select {", "sync.Mutex"} {

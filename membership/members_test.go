@@ -3,6 +3,7 @@ package membership
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -43,11 +44,21 @@ func newTown(t *testing.T, f func(i int, c *Config), who ...int) *town {
 	return w
 }
 
+// said is how many words, and how many bytes, went from one to another.
+func (w *town) said() (words, size int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.words, w.bytes
+}
+
 // wire lets what k's party says reach the others.
 func (w *town) wire(k int, p *party) {
 	p.links.deliver = func(to peer.ID, word *wire.Word) bool {
 		b := must(wire.Marshal(word))
-		for j, q := range w.parties {
+		w.mu.Lock()
+		parties := slices.Clone(w.parties)
+		w.mu.Unlock()
+		for j, q := range parties {
 			if q.c.PeerID != to {
 				continue
 			}

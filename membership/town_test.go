@@ -230,8 +230,14 @@ func TestBadWords(t *testing.T) {
 		p := newParty(t, 0, nil)
 		p.Arrived(hostOf(1))
 		for _, w := range []*wire.Word{
-			{Target: []byte{1}}, {TipHash: []byte{1}}, {Have: []byte{1}}, {Want: [][]byte{{1}}}, {Accused: [][]byte{{1}}},
-			{Accused: make([][]byte, maxAccused+1)}, {Want: make([][]byte, maxWant+1)}, {Alive: make([][]byte, maxAlives+1)},
+			{Target: []byte{1}},
+			{TipHash: []byte{1}},
+			{Have: []byte{1}},
+			{Want: [][]byte{{1}}},
+			{Accused: [][]byte{{1}}},
+			{Accused: make([][]byte, maxAccused+1)},
+			{Want: make([][]byte, maxWant+1)},
+			{Alive: make([][]byte, maxAlives+1)},
 		} {
 			require.ErrorIs(t, p.Hear(hostOf(1), w), BadWord)
 		}
@@ -294,9 +300,7 @@ func TestIdle(t *testing.T) {
 		for i, p := range w.parties {
 			before[i] = p.Stats()
 		}
-		w.mu.Lock()
-		words, size := w.words, w.bytes
-		w.mu.Unlock()
+		words, size := w.said()
 		time.Sleep(10 * time.Minute)
 		n := float64(len(w.parties))
 		var checks float64
@@ -305,7 +309,8 @@ func TestIdle(t *testing.T) {
 			checks += float64(s.Checks-before[i].Checks) / 600 / n
 			require.Equal(t, before[i].Suspicions, s.Suspicions)
 		}
-		t.Logf("%.0f members, each second and member: %.2f checks, %.1f words, %.0f bytes", n, checks, float64(w.words-words)/600/n, float64(w.bytes-size)/600/n)
+		moreWords, moreSize := w.said()
+		t.Logf("%.0f members, each second and member: %.2f checks, %.1f words, %.0f bytes", n, checks, float64(moreWords-words)/600/n, float64(moreSize-size)/600/n)
 		require.LessOrEqual(t, checks, n/30*1.25)
 		w.end()
 	})

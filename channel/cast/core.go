@@ -133,13 +133,13 @@ func (c *core) step(e event, now time.Time) []effect {
 			s.asking, s.due, c.stale = "", now, true
 		}
 	case evRebuilt:
-		c.rebuilt(e, now)
+		c.rebuilt(e)
 	case evJudged:
 		c.judged(e, now)
 	case evTurned:
 		c.turn(e.head, e.reason)
 	case evSqueeze:
-		c.squeeze(e.bytes, now)
+		c.squeeze(e.bytes)
 	case evBarred:
 		c.bar(e.peer, now)
 	case evLink:
@@ -293,8 +293,8 @@ func (c *core) begin(h *Head, now time.Time) error {
 		return err
 	}
 	if len(c.sessions) >= keptSessions {
-		if c.squeeze(1, now); len(c.sessions) >= keptSessions {
-			c.end(c.ordered()[0], now)
+		if c.squeeze(1); len(c.sessions) >= keptSessions {
+			c.end(c.ordered()[0])
 		}
 	}
 	c.sessions[s.id], c.stale = s, true
@@ -309,11 +309,11 @@ func (c *core) begin(h *Head, now time.Time) error {
 
 // squeeze ends sessions that are kept for others alone, the oldest first, until
 // they would have held so many bytes.
-func (c *core) squeeze(bytes int64, now time.Time) {
+func (c *core) squeeze(bytes int64) {
 	for _, s := range c.ordered() {
 		if bytes > 0 && s.state == having {
 			bytes -= s.bytes()
-			c.end(s, now)
+			c.end(s)
 		}
 	}
 }
@@ -408,7 +408,7 @@ func (c *core) expect(s *session, until time.Time) {
 }
 
 // end forgets a session. If its block isn't here, it is pulled.
-func (c *core) end(s *session, now time.Time) {
+func (c *core) end(s *session) {
 	if s.state == gathering {
 		c.pull(s)
 	}

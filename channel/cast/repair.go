@@ -38,7 +38,7 @@ func (c *core) timers(now time.Time) {
 	for _, s := range c.ordered() {
 		end := c.expires(s)
 		if !now.Before(end) {
-			c.end(s, now)
+			c.end(s)
 			continue
 		}
 		sooner(end)

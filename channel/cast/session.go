@@ -276,7 +276,7 @@ func (c *core) seal(s *session, segment int) {
 }
 
 // rebuilt notes that a segment's data is in place.
-func (c *core) rebuilt(e evRebuilt, now time.Time) {
+func (c *core) rebuilt(e evRebuilt) {
 	s := c.sessions[e.session]
 	if s == nil || s.state != gathering {
 		return
@@ -379,7 +379,7 @@ func (c *core) isDone(e evDone, now time.Time) {
 			c.do(fxRoom{})
 		}
 		if lacking == 0 {
-			c.end(s, now)
+			c.end(s)
 		}
 	}
 }
