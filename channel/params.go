@@ -108,7 +108,7 @@ func topicScore() *pubsub.TopicScoreParams {
 // peerScore returns the score parameters. P6 is off: one organisation is often
 // one address. own gives what only we know of a peer.
 func peerScore(own func(peer.ID) float64) (*pubsub.PeerScoreParams, *pubsub.PeerScoreThresholds) {
-	return &pubsub.PeerScoreParams{
+	score := &pubsub.PeerScoreParams{
 		SkipAtomicValidation: true,
 		Topics: map[string]*pubsub.TopicScoreParams{
 			wire.TopicBlocks: topicScore(),
@@ -124,7 +124,8 @@ func peerScore(own func(peer.ID) float64) (*pubsub.PeerScoreParams, *pubsub.Peer
 		DecayToZero:               0.01,
 		RetainScore:               time.Hour,
 		SeenMsgTTL:                seenTime,
-	}, &pubsub.PeerScoreThresholds{
+	}
+	return score, &pubsub.PeerScoreThresholds{
 		GossipThreshold:             gossipThreshold,
 		PublishThreshold:            publishThreshold,
 		GraylistThreshold:           graylistThreshold,
