@@ -52,6 +52,7 @@ const (
 	refutePause    = 1 * time.Second
 	fade           = 3 * time.Second   // accusations of who isn't looked at are forgotten
 	silence        = 100 * time.Second // without a sign of a member that isn't connected: look
+	stale          = 30 * time.Second  // a round trip: measure again
 	maxLooks       = 64                // accusations by one member in quotaTime that make us look, and a quarter of the members
 	quotaTime      = 10 * time.Second
 )
@@ -125,6 +126,7 @@ type subject struct {
 	accusers  map[msp.PKIID]bool
 	accused   time.Time     // since when
 	rtt       time.Duration // smoothed; 0: unknown
+	measured  time.Time     // last
 	heard     time.Time
 }
 

@@ -306,3 +306,16 @@ func TestAccuserOfAll(t *testing.T) {
 		require.LessOrEqual(t, perPeer, .11, "one in ten seconds for each liar")
 	}
 }
+
+// TestEveryRoundTripIsMeasured: also of those whose own pings always come first.
+func TestEveryRoundTripIsMeasured(t *testing.T) {
+	for n := 2; n <= 10; n++ {
+		s := newSimulator(uint64(n), n, n)
+		s.run(3 * stale)
+		for _, p := range s.peers {
+			for _, o := range p.d.here {
+				require.Less(t, p.d.last.Sub(o.measured), stale+time.Duration(n)*time.Second, "of %d peers, %d of %d", n, p.i, simIndex(o.id))
+			}
+		}
+	}
+}

@@ -11,7 +11,8 @@ import (
 // How the detector looks at one member, and concludes; see detector.go.
 
 // ping looks at the connected member whose turn it is, unless it has just said
-// something. The turns go by the clock: members that are connected to the same
+// something and its round trip was measured not long ago: of two who see each
+// other's pings first for ever, each would know no round trip else. The turns go by the clock: members that are connected to the same
 // others and whose clocks agree to a third of a second or so ping different
 // ones at a time, so that each is pinged by somebody in every turn, rather than
 // now by several and now by none. Others come out as if they chose at random.
@@ -23,7 +24,7 @@ func (d *detector) ping(now time.Time) {
 	d.turn = turn
 	all := int64(len(d.here))
 	s := d.here[(int64(d.place(d.self))+turn%all)%all]
-	if s.probe == nil && now.Sub(s.heard) >= d.period/2 {
+	if s.probe == nil && (now.Sub(s.heard) >= d.period/2 || now.Sub(s.measured) >= stale) {
 		d.look(s, now)
 	}
 }
@@ -167,7 +168,8 @@ func (d *detector) lossy() int {
 	return 0
 }
 
-func (d *detector) measure(s *subject, rtt time.Duration) {
+func (d *detector) measure(s *subject, rtt time.Duration, now time.Time) {
+	s.measured = now
 	counts := min(rtt, d.period/2)
 	if s.rtt == 0 {
 		s.rtt = counts
