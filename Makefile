@@ -34,9 +34,8 @@ lint: ## static analysis; needs the network once, for the tool
 fuzz: ## every fuzz target for FUZZTIME each; fails if one made no executions
 	$(GO) run ./itest/runfuzz -time $(FUZZTIME)
 
-sim: ## real nodes in virtual time: 50 nodes, partitions, silent links; writes build/sim.json
-	@mkdir -p build
-	GRAPEVINE_SIM=$(CURDIR)/build/sim.json $(GO) test -count=1 -timeout 25m -run '^TestSim' -v ./itest ./membership ./blocksync
+sim: ## whole networks in virtual time: dissemination, partitions, deaths, elections, catch-up; writes build/sim.json
+	$(GO) run ./itest/runsim -o build/sim.json
 
 soak: ## longer simulations, crash loops, orderers killed under load, every byte of the recorded chains flipped; SOAK=10m for each loop
 	GRAPEVINE_SOAK=$(SOAK) $(GO) test -count=1 -timeout 170m -run 'Soak|BitFlips' -v ./ledger ./channel ./itest ./cmd/grapevine

@@ -3,12 +3,13 @@ package blocksync
 import (
 	"fmt"
 	"maps"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/stretchr/testify/require"
+
+	"grapevine/itest/figures"
 )
 
 // More manners, of peers that mean harm, on simulated roads.
@@ -167,13 +168,14 @@ func course(t *testing.T, r road, size int64, peers int, bad ...manner) time.Dur
 func TestBadPeersCostLittle(t *testing.T) { badPeers(t, false) }
 
 func TestSimBadPeers(t *testing.T) {
-	if os.Getenv("GRAPEVINE_SIM") == "" {
+	if !figures.Long() {
 		t.Skip("it plays every manner: make sim")
 	}
 	badPeers(t, true)
 }
 
 func badPeers(t *testing.T, sim bool) {
+	var r figures.Records
 	wide := road{delay: 25 * time.Millisecond, down: 1e9, check: 1e9}
 	narrow := road{delay: 25 * time.Millisecond, down: 40e6, check: 40e6}
 	for _, load := range []struct {
@@ -202,10 +204,15 @@ func badPeers(t *testing.T, sim bool) {
 		for name, bad := range plays {
 			t.Run(load.name+"/"+name, func(t *testing.T) {
 				a, b := course(t, wide, load.size, 10, bad[:]...), course(t, narrow, load.size, 10, bad[:]...)
-				t.Logf("beside the honest ones alone %.2f, among as many %.2f", a.Seconds()/alone.Seconds(), b.Seconds()/among.Seconds())
+				beside, of := a.Seconds()/alone.Seconds(), b.Seconds()/among.Seconds()
+				t.Logf("beside the honest ones alone %.2f, among as many %.2f", beside, of)
+				p := map[string]any{"blocks": load.name, "peers": 10, "bad": name}
+				r.Add("catchup.bad_peers.beside_honest_alone", p, "ratio of times", beside)
+				r.Add("catchup.bad_peers.among_as_many", p, "ratio of times", of)
 				require.LessOrEqual(t, a, alone*12/10)
 				require.LessOrEqual(t, b, among*12/10)
 			})
 		}
 	}
+	figures.Save(t, "blocksync", r)
 }

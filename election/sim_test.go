@@ -1,14 +1,14 @@
 package election
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"grapevine/itest/figures"
 )
 
 // A nemesis is one kind of trouble, for a town that has settled.
@@ -319,49 +319,29 @@ func TestElection(t *testing.T) {
 
 // TestSimElection is the promise: 1000 seeds of each nemesis.
 func TestSimElection(t *testing.T) {
-	file := os.Getenv("GRAPEVINE_SIM")
-	if file == "" {
+	if !figures.Long() {
 		t.Skip("make sim")
 	}
-	type line struct {
-		Name                         string
-		Seeds                        int
-		NoneMs, IdleMs, TwoMs        map[string]float64
-		StarveMs, ChangesPerMinute   float64
-		WordsPerSecond, ClaimsPerSec float64
-	}
-	var lines []line
-	dist := func(d []time.Duration) map[string]float64 {
-		return map[string]float64{"n": float64(len(d)), "p50": ms(quantile(d, 0.5)), "p99": ms(quantile(d, 0.99)), "max": ms(quantile(d, 1))}
-	}
 	const seeds = 1000
+	var r figures.Records
 	for _, k := range nemeses {
 		t.Run(k.name, func(t *testing.T) {
 			o := plays(t, k, 1, seeds)
-			l := line{
-				Name: k.name, Seeds: seeds, NoneMs: dist(o.none), IdleMs: dist(o.idle), TwoMs: dist(o.two), StarveMs: ms(o.starve),
-				ChangesPerMinute: float64(o.changes-seeds) / o.seconds * 60, WordsPerSecond: float64(o.words) / o.seconds, ClaimsPerSec: float64(o.claims) / o.seconds,
-			}
-			lines = append(lines, l)
+			p := map[string]any{"nemesis": k.name, "seeds": seeds}
+			changes, words := float64(o.changes-seeds)/o.seconds*60, float64(o.words)/o.seconds
+			r.Spread("election.no_leader", p, o.none)
+			r.Spread("election.no_pull", p, o.idle)
+			r.Spread("election.two_leaders", p, o.two)
+			r.Add("election.block_lacking.max", p, "ms", figures.Millis(o.starve))
+			r.Add("election.changes", p, "per minute", changes)
+			r.Add("election.words", p, "per second", words)
+			r.Add("election.claims", p, "per second", float64(o.claims)/o.seconds)
 			t.Logf("%-26s no leader p50 %5.0f p99 %5.0f max %5.0f ms (%d) | no pull p99 %5.0f max %5.0f | two p99 %5.0f max %5.0f (%d) | block lacking max %.0f | %.2f changes/min, %.1f words/s",
-				k.name, l.NoneMs["p50"], l.NoneMs["p99"], l.NoneMs["max"], len(o.none), l.IdleMs["p99"], l.IdleMs["max"], l.TwoMs["p99"], l.TwoMs["max"], len(o.two), l.StarveMs, l.ChangesPerMinute, l.WordsPerSecond)
+				k.name, ms(quantile(o.none, .5)), ms(quantile(o.none, .99)), ms(quantile(o.none, 1)), len(o.none), ms(quantile(o.idle, .99)), ms(quantile(o.idle, 1)),
+				ms(quantile(o.two, .99)), ms(quantile(o.two, 1)), len(o.two), ms(o.starve), changes, words)
 			require.Empty(t, o.errs)
 			require.LessOrEqual(t, quantile(o.none, 0.99), 3*time.Second)
 		})
 	}
-	writeSim(t, file, map[string]any{"election": lines})
-}
-
-// writeSim adds to what other simulations wrote.
-func writeSim(t *testing.T, file string, add map[string]any) {
-	all := map[string]any{}
-	if b, err := os.ReadFile(file); err == nil && len(b) > 0 {
-		require.NoError(t, json.Unmarshal(b, &all))
-	}
-	for k, v := range add {
-		all[k] = v
-	}
-	b, err := json.MarshalIndent(all, "", "  ")
-	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(file, append(b, '\n'), 0o600))
+	figures.Save(t, "election", r)
 }

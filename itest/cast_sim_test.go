@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"grapevine/itest/figures"
 )
 
 // TestSimCast casts blocks of several sizes among real nodes, and measures how
@@ -15,9 +17,9 @@ func TestSimCast(t *testing.T) {
 			before := s.received()
 			first := s.order(5, kib<<10, time.Second)
 			s.settle()
-			ds := Sorted(s.delays(first))
+			ds := figures.Sorted(s.delays(first))
 			copies := float64(s.received()-before) / float64(5*kib<<10*(len(s.Peers)-1))
-			t.Logf("%d KiB: p50 %v p99 %v max %v, %.3f copies", kib, At(ds, .5), At(ds, .99), At(ds, 1), copies)
+			t.Logf("%d KiB: p50 %v p99 %v max %v, %.3f copies", kib, figures.At(ds, .5), figures.At(ds, .99), figures.At(ds, 1), copies)
 			require.Less(t, copies, 1.6)
 		}
 		for _, p := range s.Peers {

@@ -2,12 +2,12 @@ package itest
 
 import (
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"grapevine/itest/figures"
 	"grapevine/membership"
 	"grapevine/node"
 )
@@ -45,7 +45,7 @@ func (s *sim) whole() bool {
 // everybody sees everybody within ten seconds: with anchor peers, and with
 // neither bootstrap nor anchor peers.
 func TestSimLongPartition(t *testing.T) {
-	long := os.Getenv("GRAPEVINE_SIM") != ""
+	long := figures.Long()
 	for _, k := range []struct {
 		name  string
 		cut   func(a, b int) bool

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"grapevine/itest/figures"
 )
 
 // A cut of the network: which side each node is on, and how many seconds it
@@ -28,16 +30,15 @@ var cuts = []cut{
 }
 
 // TestSim lets nodes meet, cuts the network apart, makes links silent, and
-// holds that after healing all reach the tip with equal hashes. With
-// GRAPEVINE_SIM naming a file, 50 nodes play it all, and what was measured is
-// written there; without, 10 nodes play one cut.
+// holds that after healing all reach the tip with equal hashes. In the
+// long run 50 nodes play it all, and what was measured is saved; else 10 nodes
+// play one cut.
 func TestSim(t *testing.T) {
-	path := os.Getenv("GRAPEVINE_SIM")
 	orgs, peers, play := 2, 5, cuts[:1]
-	if path != "" {
+	if figures.Long() {
 		orgs, peers, play = 10, 5, cuts
 	}
-	var r Records
+	var r figures.Records
 	n := orgs * peers
 	spread := func(name string, p map[string]any, ds []time.Duration) {
 		r.Spread(name, p, ds)
@@ -46,7 +47,7 @@ func TestSim(t *testing.T) {
 		}
 	}
 	params := func(more ...any) map[string]any {
-		m := map[string]any{"nodes": n, "organisations": orgs, "mbits": simBits / 1e6, "latency_ms": Millis(simLatency)}
+		m := map[string]any{"nodes": n, "organisations": orgs, "mbits": simBits / 1e6, "latency_ms": figures.Millis(simLatency)}
 		for kv := range slices.Chunk(more, 2) {
 			m[kv[0].(string)] = kv[1]
 		}
@@ -73,7 +74,7 @@ func TestSim(t *testing.T) {
 			spread("heal.time_to_tip", params("cut", c.name, "seconds", c.seconds), s.settle())
 			s.ready()
 		}
-		if path == "" {
+		if !figures.Long() {
 			return
 		}
 		s.silence(.2, 20)
@@ -83,9 +84,7 @@ func TestSim(t *testing.T) {
 		spread("silent.disk", params("block_kib", 8, "silent", .2), s.delays(first))
 		s.ready()
 	})
-	if path != "" {
-		require.NoError(t, r.Write(path))
-	}
+	figures.Save(t, "dissemination", r)
 }
 
 // TestSoak cuts and heals 20 nodes at random, round after round: up to four
@@ -116,7 +115,7 @@ func TestSoak(t *testing.T) {
 			blocks := 5 + rng.IntN(55)
 			s.order(blocks, 4<<10<<rng.IntN(6), time.Second)
 			s.heal()
-			took := Sorted(s.settle())
+			took := figures.Sorted(s.settle())
 			t.Logf("round %d, %d s: %s: at the tip after %v", round+1, blocks, what, took[len(took)-1])
 			s.ready()
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/marcopolo/simnet"
 	"github.com/stretchr/testify/require"
 
+	"grapevine/itest/figures"
 	"grapevine/node"
 )
 
@@ -210,7 +211,7 @@ func (s *sim) delays(first uint64) (out []time.Duration) {
 		for _, t := range at {
 			each = append(each, t.Sub(s.World.Ordered(n)))
 		}
-		out = append(out, Sorted(each)[1:]...)
+		out = append(out, figures.Sorted(each)[1:]...)
 	}
 	return out
 }

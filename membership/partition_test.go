@@ -7,6 +7,8 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/stretchr/testify/require"
+
+	"grapevine/itest/figures"
 )
 
 // meeting lets connections break and be made anew, as nodes do: one that is cut
@@ -155,7 +157,7 @@ func TestSimPartition(t *testing.T) {
 			"one way": func(a, b int) bool { return a < n/2 && b >= n/2 },
 		} {
 			for _, loss := range []float64{0, .1} {
-				if n > 12 && (name != "halves" || loss > 0 || !long()) {
+				if n > 12 && (name != "halves" || loss > 0 || !figures.Long()) {
 					continue // costly, and no different
 				}
 				t.Run(fmt.Sprintf("%d %s %g", n, name, loss), func(t *testing.T) {

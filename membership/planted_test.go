@@ -9,12 +9,14 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"grapevine/itest/figures"
 )
 
 // TestSimPlantedBugs breaks the code in one place at a time, and asks whether
 // the tests notice: a checker that doesn't is none.
 func TestSimPlantedBugs(t *testing.T) {
-	if !long() {
+	if !figures.Long() {
 		t.Skip("it builds the package many times: make sim")
 	}
 	for _, k := range []struct{ name, file, from, to, tests string }{

@@ -2,26 +2,24 @@ package membership
 
 import (
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
-)
 
-// long says whether the simulations run in full: make sim.
-func long() bool { return os.Getenv("GRAPEVINE_SIM") != "" }
+	"grapevine/itest/figures"
+)
 
 // TestSimCrash: from a crash that nothing tells of (no connection breaks) to
 // dead at the others.
 func TestSimCrash(t *testing.T) {
 	crashes := 4
-	if long() {
+	if figures.Long() {
 		crashes = 60
 	}
 	for _, n := range []int{10, 50, 200, 1000} {
 		for _, loss := range []float64{0, .1, .3} {
-			if n >= 200 && !long() {
+			if n >= 200 && !figures.Long() {
 				continue
 			}
 			t.Run(fmt.Sprintf("%d peers, %.0f%% loss", n, 100*loss), func(t *testing.T) {
@@ -62,13 +60,13 @@ func TestSimCrash(t *testing.T) {
 func TestSimFalseDeaths(t *testing.T) {
 	for _, n := range []int{10, 50, 200, 1000} {
 		peerHours := 5.0
-		if long() {
+		if figures.Long() {
 			peerHours = 1000
 		}
 		if n == 1000 {
 			peerHours /= 10 // a soak's work
 		}
-		if n >= 200 && !long() {
+		if n >= 200 && !figures.Long() {
 			continue
 		}
 		for _, k := range []struct{ loss, most float64 }{{0, 0}, {.1, 1e-4}, {.3, 1e-2}} {

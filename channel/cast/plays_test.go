@@ -2,17 +2,14 @@ package cast
 
 import (
 	"fmt"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"grapevine/itest/figures"
 	"grapevine/wire"
 )
-
-// long says whether simulations run in full: make sim.
-func long() bool { return os.Getenv("GRAPEVINE_SIM") != "" }
 
 // settled holds what must be true when all is over: no session is open, nobody
 // honest is barred or was found to lie.
@@ -37,7 +34,7 @@ func (p *play) settled() {
 // live get all that anyone has.
 func TestRandomPlays(t *testing.T) {
 	plays := 60
-	if long() {
+	if figures.Long() {
 		plays = 2000
 	}
 	for seed := range uint64(plays) {

@@ -6,10 +6,11 @@ import (
 	"os"
 
 	"grapevine/itest"
+	"grapevine/itest/figures"
 )
 
 // catchUp measures newcomers, beside a raw stream and raw batches.
-func catchUp(ctx context.Context, r *itest.Records, full bool) error {
+func catchUp(ctx context.Context, r *figures.Records, full bool) error {
 	chains := []itest.Catchup{{Body: 10 << 10, Blocks: 4000}, {Body: 1 << 20, Blocks: 100}}
 	if full {
 		chains[0].Blocks, chains[1].Blocks = 20_000, 500

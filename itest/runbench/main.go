@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"grapevine/itest"
+	"grapevine/itest/figures"
 )
 
 // loads are what DESIGN asks for. 8 KiB travel inline.
@@ -47,7 +48,7 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	var r itest.Records
+	var r figures.Records
 	err := func() (err error) {
 		done, err := profiled(*profile)
 		if err != nil {
@@ -104,7 +105,7 @@ func profiled(path string) (done func() error, err error) {
 	}, nil
 }
 
-func dissemination(ctx context.Context, r *itest.Records, rounds, nodes, body int) error {
+func dissemination(ctx context.Context, r *figures.Records, rounds, nodes, body int) error {
 	run := loads
 	for _, l := range loads {
 		if l.Body>>10 == body {
@@ -123,13 +124,13 @@ func dissemination(ctx context.Context, r *itest.Records, rounds, nodes, body in
 		for i, l := range run {
 			p := map[string]any{"nodes": g.nodes, "block_kib": l.Body >> 10, "per_second": float64(time.Second) / float64(l.Every)}
 			row := func(name string, m itest.Measure, ds []time.Duration, tail bool) {
-				s := itest.Sorted(ds)
+				s := figures.Sorted(ds)
 				fmt.Printf("%5d KiB  %-14s", l.Body>>10, name)
 				for _, at := range []float64{.5, .95, .99, 1} {
-					fmt.Printf(" %7.1f", itest.Millis(itest.At(s, at)))
+					fmt.Printf(" %7.1f", figures.Millis(figures.At(s, at)))
 				}
 				if tail {
-					fmt.Printf("  %7.2f %6.2f %12.1f", m.Copies, m.Bytes, itest.Millis(m.CPU))
+					fmt.Printf("  %7.2f %6.2f %12.1f", m.Copies, m.Bytes, figures.Millis(m.CPU))
 				}
 				fmt.Println()
 				r.Spread("dissemination."+strings.ReplaceAll(name, " ", "."), p, ds)
@@ -140,7 +141,7 @@ func dissemination(ctx context.Context, r *itest.Records, rounds, nodes, body in
 			row("raw arrival", w, w.Arrival, true)
 			row("raw kept disk", k, k.Disk, true)
 			ratio := func(a, b []time.Duration, at float64) float64 {
-				return float64(itest.At(itest.Sorted(a), at)) / float64(itest.At(itest.Sorted(b), at))
+				return float64(figures.At(figures.Sorted(a), at)) / float64(figures.At(figures.Sorted(b), at))
 			}
 			against := func(name string, w itest.Measure, ds []time.Duration) {
 				fmt.Printf("%5d KiB  %-14s", l.Body>>10, name)
@@ -159,7 +160,7 @@ func dissemination(ctx context.Context, r *itest.Records, rounds, nodes, body in
 			for name, m := range map[string]itest.Measure{"dissemination": o, "dissemination.raw": w, "dissemination.kept": k} {
 				r.Add(name+".copies", p, "copies per receiver", m.Copies)
 				r.Add(name+".bytes", p, "bytes received per byte delivered", m.Bytes)
-				r.Add(name+".cpu", p, "ms per MiB delivered", itest.Millis(m.CPU))
+				r.Add(name+".cpu", p, "ms per MiB delivered", figures.Millis(m.CPU))
 			}
 		}
 	}
@@ -177,7 +178,7 @@ var benches = []bench{
 }
 
 // run runs the benchmark with go test and takes up each figure it reports.
-func (b bench) run(ctx context.Context, r *itest.Records) error {
+func (b bench) run(ctx context.Context, r *figures.Records) error {
 	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", b.match, "-benchtime", b.time, b.pkg)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()

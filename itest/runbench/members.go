@@ -6,12 +6,13 @@ import (
 	"os"
 
 	"grapevine/itest"
+	"grapevine/itest/figures"
 )
 
 // members measures how networks of several sizes meet, and what they cost while
 // nothing happens. All nodes share this machine: View is bounded from below by
 // CPU, divided by the cores.
-func members(ctx context.Context, r *itest.Records, nodes int) error {
+func members(ctx context.Context, r *figures.Records, nodes int) error {
 	sizes := []int{10, 25, 50, 100}
 	if nodes != 0 {
 		sizes = []int{nodes}
@@ -22,14 +23,14 @@ func members(ctx context.Context, r *itest.Records, nodes int) error {
 		if err != nil {
 			return fmt.Errorf("membership of %d nodes: %w", n, err)
 		}
-		fmt.Printf("%4d nodes      %13.0f %7.0f %12d %7d %6d %35.2f %6.0f %6.1f %7.2f %12.1f\n", n, itest.Millis(m.View), itest.Millis(m.CPU),
-			m.Connections, m.Checks, m.Words, itest.Millis(idle.CPU), idle.Bytes, idle.Words, idle.Checks, idle.Connections)
+		fmt.Printf("%4d nodes      %13.0f %7.0f %12d %7d %6d %35.2f %6.0f %6.1f %7.2f %12.1f\n", n, figures.Millis(m.View), figures.Millis(m.CPU),
+			m.Connections, m.Checks, m.Words, figures.Millis(idle.CPU), idle.Bytes, idle.Words, idle.Checks, idle.Connections)
 		p := map[string]any{"nodes": n}
-		r.Add("membership.full_view", p, "ms", itest.Millis(m.View))
-		r.Add("membership.full_view.cpu", p, "ms, all nodes", itest.Millis(m.CPU))
+		r.Add("membership.full_view", p, "ms", figures.Millis(m.View))
+		r.Add("membership.full_view.cpu", p, "ms, all nodes", figures.Millis(m.CPU))
 		r.Add("membership.full_view.connections", p, "connections, all nodes", float64(m.Connections))
 		r.Add("membership.full_view.checks", p, "signatures, all nodes", float64(m.Checks))
-		r.Add("membership.idle.cpu", p, "ms per second and node", itest.Millis(idle.CPU))
+		r.Add("membership.idle.cpu", p, "ms per second and node", figures.Millis(idle.CPU))
 		r.Add("membership.idle.bytes", p, "bytes of streams in and out per second and node", idle.Bytes)
 		r.Add("membership.idle.words", p, "words per second and node", idle.Words)
 		r.Add("membership.idle.checks", p, "signatures per second and node", idle.Checks)

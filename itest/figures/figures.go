@@ -1,4 +1,7 @@
-package itest
+// Package figures collects what simulations, benchmarks and soak runs measure,
+// and writes it as JSON: a list of records, each with name, parameters, unit and
+// value. Any package's tests may use it.
+package figures
 
 import (
 	"cmp"
@@ -7,8 +10,53 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
+	"testing"
 	"time"
 )
+
+// Dir is the environment variable that names the folder for what simulations
+// measure. That it is set asks for their long runs.
+const Dir = "GRAPEVINE_SIM"
+
+// Long says whether simulations are to run in full: make sim.
+func Long() bool { return os.Getenv(Dir) != "" }
+
+// Save writes what a simulation measured to the folder that Dir names, in a file
+// of its own, which name must be unique for; without a folder it does nothing.
+func Save(tb testing.TB, name string, r Records) {
+	tb.Helper()
+	dir := os.Getenv(Dir)
+	if dir == "" {
+		return
+	}
+	if err := r.Write(filepath.Join(dir, name+".json")); err != nil {
+		tb.Fatalf("saving what %s measured: %v", name, err)
+	}
+}
+
+// Gather reads all that simulations saved in a folder, by file name.
+func Gather(dir string) (all Records, err error) {
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range files {
+		if !strings.HasSuffix(f.Name(), ".json") {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join(dir, f.Name()))
+		if err != nil {
+			return nil, err
+		}
+		var r Records
+		if err := json.Unmarshal(b, &r); err != nil {
+			return nil, fmt.Errorf("%s: %w", f.Name(), err)
+		}
+		all = append(all, r...)
+	}
+	return all, nil
+}
 
 // Record is one measured figure.
 type Record struct {
