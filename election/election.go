@@ -161,7 +161,7 @@ func (e *Election) Run(ctx context.Context, lead func(ctx context.Context)) erro
 	defer e.running.Store(false)
 	now := time.Now()
 	r := &run{
-		Election: e, pull: newPull(lead), met: make(map[peer.ID]msp.PKIID), probes: make(chan answer, 1), last: now,
+		Election: e, pull: newPull(lead), met: make(map[peer.ID]msp.PKIID), probes: make(chan answer, 1), began: now, last: now,
 		machine: newMachine(settings{
 			self: e.id, candidate: e.c.Mode == Dynamic, expects: e.c.Expects, blind: e.c.Newest == nil,
 			grace: e.c.Timing.StartupGrace, sample: e.c.Timing.Sample, alive: e.c.Timing.LeaderAlive, elect: e.c.Timing.Election,

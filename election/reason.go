@@ -2,6 +2,10 @@ package election
 
 import "grapevine/wire"
 
+// ManyStatic says that several static leaders of one organisation are seen: each
+// costs the ordering service a stream.
+var ManyStatic = wire.NewReason("election.many_static", wire.Ignore)
+
 // Reasons for which a claim isn't taken (PROMISES section 5, group E).
 var (
 	WrongOrg     = wire.NewReason("election.wrong_org", wire.Reject)        // E1

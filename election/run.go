@@ -19,6 +19,7 @@ type run struct {
 	met     map[peer.ID]msp.PKIID // neighbours, as the machine knows them
 	probes  chan answer
 	asked   sync.WaitGroup
+	began   time.Time
 	last    time.Time // accounted
 }
 
@@ -36,6 +37,7 @@ func (r *run) run(ctx context.Context) {
 	defer r.pull.wait()
 	if r.c.Mode == Static {
 		r.pull.begin(ctx)
+		r.note(Change{At: r.began, Leader: r.id, Self: true, Why: "static"})
 	}
 	t := time.NewTicker(clock)
 	defer t.Stop()
@@ -45,6 +47,9 @@ func (r *run) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			r.step(ctx, event{kind: halt}, "")
+			if r.c.Mode == Static {
+				r.note(Change{At: time.Now(), Why: "stopped"})
+			}
 			r.pull.end()
 			r.publish(time.Now())
 			r.links.flush(farewell)
@@ -182,11 +187,18 @@ func (r *run) refused(from peer.ID, reason *wire.Reason) {
 	}
 }
 
-// turn keeps and tells a change of leader.
+// turn notes a change that the machine tells of.
 func (r *run) turn(x effect, now time.Time) {
 	c := Change{At: now, Why: x.why}
 	if x.claim != nil {
 		c.Leader, c.Term, c.Self = x.claim.id, x.claim.term, x.claim.id == r.id
+	}
+	r.note(c)
+}
+
+// note keeps and tells a change of leader.
+func (r *run) note(c Change) {
+	if c.Leader != (msp.PKIID{}) {
 		r.counted.Changes++
 	}
 	r.history.add(c)
@@ -209,14 +221,17 @@ func (r *run) publish(now time.Time) {
 		s.BarredUntil = m.barUntil
 	}
 	s.Pulling = r.pull.on
-	if orderer, _ := r.stream(); orderer != "" || !s.Pulling {
+	orderer, _ := r.stream()
+	if orderer != "" || !s.Pulling {
 		r.counted.Lacks = time.Time{}
 	} else if r.counted.Lacks.IsZero() {
 		r.counted.Lacks = now
 	}
 	s.Lacks = r.counted.Lacks
 	s.Leading = m.role == leader || r.c.Mode == Static && r.pull.on
-	if c := m.leads(); c != nil {
+	if c := m.leads(); s.Leading && r.c.Mode == Static {
+		s.Leader = &Leader{PKIID: r.id, Self: true, Since: r.began, Heard: now, Orderer: orderer}
+	} else if c != nil {
 		s.Leader = &Leader{PKIID: c.id, Term: c.term, Since: time.UnixMilli(int64(c.since)), Heard: m.heard, Orderer: c.orderer, Self: c.id == r.id}
 		if s.Leader.Self {
 			s.Leader.Heard, s.Leader.Orderer = now, m.facts.orderer

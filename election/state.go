@@ -26,7 +26,7 @@ type State struct {
 	Leading bool      // this peer leads
 	Pulling bool      // it pulls: it leads, or it relieves a leader that brings nothing
 	Lacks   time.Time // it pulls, and has had no orderer since then; zero: it has one, or doesn't pull
-	Leader  *Leader   // by election, as this peer knows; nil: none
+	Leader  *Leader   // by election, as this peer knows, or itself, a static one; nil: none
 	Term    uint64    // the highest that somebody led in
 
 	Neighbours  int       // connected peers of the organisation
@@ -43,11 +43,11 @@ type State struct {
 // State returns how things are.
 func (e *Election) State() State { return *e.state.Load() }
 
-// A Leader is who leads by election.
+// A Leader is who leads by election, or this peer itself, always.
 type Leader struct {
 	PKIID   msp.PKIID
 	Self    bool
-	Term    uint64
+	Term    uint64    // 0: not by election
 	Since   time.Time // by its clock
 	Heard   time.Time // its last heartbeat
 	Orderer string    // that it is connected to; empty: none
@@ -59,8 +59,9 @@ type Change struct {
 	Leader msp.PKIID // zero: there is none
 	Self   bool
 	Term   uint64
-	// Why: "elected" and "claimed" say how a leader came, here and elsewhere; the
-	// others why the one before is none any more: "silent", "yielded",
+	// Why: "elected" and "claimed" say how a leader came, here and elsewhere, and
+	// "static" that this peer always leads; the others say why the one before is
+	// none any more: "silent", "yielded",
 	// "no orderer", "the orderer brings nothing", "stood still", "asked to yield",
 	// "stopped".
 	Why string

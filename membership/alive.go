@@ -44,6 +44,7 @@ type claim struct {
 	peer   peer.ID
 	wide   []ma.Multiaddr // the external endpoint
 	own    []ma.Multiaddr // the internal one
+	lead   *wire.Lead     // nil: it says nothing of it
 	sentAt time.Time
 	digest [32]byte // of what is signed
 }
@@ -72,6 +73,10 @@ func parse(tag [32]byte, loopback bool, s *wire.SignedAlive) (*claim, error) {
 	if len(a.Certificate) != 32 || len(a.Role) > maxName || len(a.Version) > maxName || len(a.Internal) > 0 && !a.Own {
 		return nil, fmt.Errorf("alive: %w", Malformed)
 	}
+	lead, err := readLead(a.Lead)
+	if err != nil {
+		return nil, fmt.Errorf("alive: lead: %w", err)
+	}
 	wide, err := readEndpoint(a.Endpoint, loopback)
 	if err != nil {
 		return nil, fmt.Errorf("alive: %w", err)
@@ -85,10 +90,26 @@ func parse(tag [32]byte, loopback bool, s *wire.SignedAlive) (*claim, error) {
 		return nil, fmt.Errorf("alive: peer ID: %w: %w", Malformed, err)
 	}
 	return &claim{
-		Alive: a, wide: wide, own: own, id: msp.PKIID(a.PkiId), peer: p,
+		Alive: a, wide: wide, own: own, lead: lead, id: msp.PKIID(a.PkiId), peer: p,
 		sentAt: time.UnixMilli(int64(min(a.SentAt, 1<<53))), // later than any real one; the rule refuses it
 		digest: wire.HashParts([]byte(wire.DomainAlive), s.Alive),
 	}, nil
+}
+
+// readLead decodes a member's word on its part in pulling blocks; nil if it says
+// nothing.
+func readLead(b []byte) (*wire.Lead, error) {
+	if len(b) == 0 {
+		return nil, nil
+	}
+	l := new(wire.Lead)
+	if err := wire.Unmarshal(b, l); err != nil {
+		return nil, err
+	}
+	if l.Mode < 1 || l.Mode > 3 || l.Since == 0 && (l.Term != 0 || l.Orderer != "") || l.Since > 1<<53 || len(l.Orderer) > maxName {
+		return nil, Malformed
+	}
+	return l, nil
 }
 
 // prove checks that the claim's identity signed it. Whether that identity is a

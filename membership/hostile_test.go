@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/pem"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -104,6 +105,20 @@ func TestHostileAlive(t *testing.T) {
 			s := signed(1, nil)
 			s.Chain = make([][]byte, 5)
 			return s
+		}},
+		{"W a lead of no meaning", "membership.malformed", wire.Reject, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { a.Sequence = 11; a.Lead = leadOf(&wire.Lead{Mode: 4}) })
+		}},
+		{"W a term without leading", "membership.malformed", wire.Reject, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { a.Sequence = 11; a.Lead = leadOf(&wire.Lead{Mode: 3, Term: 1<<64 - 1}) })
+		}},
+		{"W an orderer of a kilobyte", "membership.malformed", wire.Reject, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) {
+				a.Sequence, a.Lead = 11, leadOf(&wire.Lead{Mode: 3, Since: 1, Orderer: strings.Repeat("o", 1024)})
+			})
+		}},
+		{"W a lead of other bytes", "wire.trailing_bytes", wire.Reject, func() *wire.SignedAlive {
+			return signed(1, func(a *wire.Alive) { a.Sequence = 11; a.Lead = []byte{8} })
 		}},
 		{"A16 my own name from elsewhere", "membership.clone", wire.Ignore, func() *wire.SignedAlive {
 			return signed(0, func(a *wire.Alive) { a.PeerId = []byte(hostOf(5)) })
@@ -291,4 +306,12 @@ func TestDamagedMarksAreRefused(t *testing.T) {
 	c.Load = func() ([]byte, error) { return nil, context.DeadlineExceeded }
 	_, err := New(c)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+func leadOf(l *wire.Lead) []byte {
+	b, err := wire.Marshal(l)
+	if err != nil {
+		panic(err)
+	}
+	return b
 }

@@ -25,6 +25,7 @@ import (
 	golog "github.com/ipfs/go-log/v2"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 
 	"grapevine/msp"
 	"grapevine/wire"
@@ -41,6 +42,7 @@ const (
 	clock       = 100 * time.Millisecond
 	sweepPause  = time.Second            // between two looks at whose certificate has ended
 	heightPause = 200 * time.Millisecond // between two tellings of a height
+	leadPause   = time.Second            // between two alive messages for the sake of who leads
 	storeEvery  = 10 * time.Second       // sequences; a new incarnation is stored at once
 	judgedFor   = 30 * time.Second       // Admit's yes is remembered; see Rejudge
 )
@@ -65,6 +67,9 @@ type Config struct {
 	// Tip returns how many blocks are held, durably, and the header hash of the
 	// last. Both at once: the message signs them as a pair.
 	Tip func() (height uint64, hash [32]byte)
+	// Lead is our part in pulling blocks, which everybody is told; when it changes
+	// it is told soon. It MUST NOT block. May be nil.
+	Lead func() *wire.Lead
 	// Open opens a stream of kind "members" to a connected member; it may block.
 	Open func(ctx context.Context, p peer.ID) (network.Stream, error)
 	// Publish reaches the members that aren't connected. May be nil.
@@ -119,6 +124,7 @@ type Members struct {
 	lifted      time.Time               // when it was last raised
 	height      uint64                  // as it was told last
 	heightAt    time.Time
+	lead        *wire.Lead // as it was told last
 	left        bool
 	born        time.Time
 	stats       Stats
@@ -345,14 +351,18 @@ func (m *Members) sign(now time.Time, own, left bool) error {
 	m.saidAt = now
 	m.wide = nil
 	me := m.self()
+	lead, err := wire.Marshal(me.Lead)
+	if err != nil {
+		return err
+	}
+	m.lead = me.Lead
 	sum := sha256.Sum256(m.c.Self.Identity().Certificate().Raw)
 	a := &wire.Alive{
 		Tag: m.c.Tag[:], PkiId: m.id[:], MspId: me.MSPID, PeerId: []byte(me.Peer),
 		Incarnation: m.incarnation, Sequence: 2*m.round - 1, SentAt: uint64(now.UnixMilli()),
 		Height: me.Height, TipHash: me.TipHash[:], Endpoint: m.at.wide,
-		Certificate: sum[:], Left: left, Role: m.c.Role, Version: m.c.Version,
+		Certificate: sum[:], Left: left, Role: m.c.Role, Version: m.c.Version, Lead: lead,
 	}
-	var err error
 	if len(m.at.wide) > 0 {
 		m.stats.Signed++
 		if m.wide, err = sign(a, m.c.Self, nil); err != nil {
@@ -385,6 +395,9 @@ func (m *Members) tick(now time.Time, late bool) bool {
 				m.send(t, new(wire.Word))
 			}
 		}
+	}
+	if m.c.Lead != nil && m.round > 0 && now.Sub(m.saidAt) >= leadPause && !proto.Equal(m.c.Lead(), m.lead) {
+		m.publishSoon()
 	}
 	return m.view.born || m.view.moved && late
 }
@@ -433,6 +446,9 @@ func (m *Members) self() Member {
 		Endpoint: m.c.Endpoint, Internal: m.c.Internal, Role: m.c.Role, Version: m.c.Version,
 	}
 	me.Height, me.TipHash = m.c.Tip()
+	if m.c.Lead != nil {
+		me.Lead = m.c.Lead()
+	}
 	return me
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 
 	"grapevine/msp"
 	"grapevine/wire"
@@ -175,9 +176,10 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	before := Alive
+	led := false
 	var former *said // of another host
 	if v := m.view.marks[c.id]; v != nil && v.heard {
-		before = v.member.State
+		before, led = v.member.State, !proto.Equal(v.member.Lead, c.lead)
 		if v.member.Peer != c.peer && v.sentAt.After(started(c.Incarnation)) {
 			former = v.newest()
 		}
@@ -187,7 +189,7 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 		member: Member{
 			PKIID: c.id, MSPID: c.MspId, Name: k.id.Name(), Peer: c.peer,
 			Height: c.Height, TipHash: [32]byte(c.Alive.TipHash), Endpoint: wire.FormatEndpoint(c.wide), Internal: wire.FormatEndpoint(c.own),
-			Role: c.Role, Version: c.Version, Incarnation: c.Incarnation, Sequence: c.Sequence,
+			Role: c.Role, Version: c.Version, Lead: c.lead, Incarnation: c.Incarnation, Sequence: c.Sequence,
 		},
 		sentAt: c.sentAt, notAfter: k.id.Certificate().NotAfter, digest: c.digest,
 		own: c.Own, left: c.Left, signed: slim,
@@ -221,8 +223,21 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 	}
 	if e.arrived || e.left || before == Suspect || c.Own && m.sparse() {
 		m.pass(news{from, c.id, c.MspId, c.Own, e.left, slim})
+	} else if led && c.MspId != m.c.Self.Identity().MSPID() {
+		m.whisper(from, slim)
 	}
 	return nil
+}
+
+// whisper tells who is invisible to other organisations what one of those has
+// said: it is connected to us alone. Called under mu.
+func (m *Members) whisper(from peer.ID, s *wire.SignedAlive) {
+	for p, t := range m.talks {
+		v := m.view.marks[t.id]
+		if p != from && t.mspID == m.c.Self.Identity().MSPID() && v != nil && v.heard && v.member.Endpoint == "" {
+			m.tell(t, s)
+		}
+	}
 }
 
 // sparse says whether living members aren't connected. Called under mu.

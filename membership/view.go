@@ -62,6 +62,7 @@ type Member struct {
 	Internal    string   // where our own organisation may; empty: none is told, or not to us
 	Role        string
 	Version     string
+	Lead        *wire.Lead // its part in pulling blocks; nil: it says nothing of it. Read only
 	Incarnation uint64
 	Sequence    uint64
 	Since       time.Time     // of this state

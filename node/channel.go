@@ -55,6 +55,7 @@ type Channel struct {
 	deaf    atomic.Int32  // orderers, in a row, that didn't answer beside it
 
 	leaderless time.Duration // counted; owned by meeting.run
+	crowded    bool          // several static leaders were warned of; owned by meeting.run
 
 	fork chan error         // a proven fork ends run; holds one
 	stop context.CancelFunc // of run; set by the node before run starts
@@ -87,6 +88,7 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 	}
 	c.source = c.newSource()
 	n.metrics.at(c.name, led.Height())
+	n.metrics.leading(c.name, false)
 	c.tag = wire.ChannelTag(n.cfg.NetworkID, c.genesis[:])
 	c.view = n.door.Open(c.tag, c.isMember)
 	if err := errors.Join(c.readBook(), c.rooms()); err != nil {
@@ -145,7 +147,8 @@ func (c *Channel) rooms() error {
 		Self: n.cfg.Signer, Chain: n.cfg.Chain, Tag: c.tag, PeerID: n.host.ID(),
 		Endpoint: n.cfg.ExternalEndpoint, Internal: n.internal, Loopback: n.loopback(), Role: "peer", Version: n.cfg.Version,
 		Incarnation: incarnation, Period: n.cfg.Alive, Expiry: n.cfg.AliveExpiry,
-		Tip: func() (uint64, [32]byte) { t := c.ledger.Tip(); return t.Height, t.Hash },
+		Tip:  func() (uint64, [32]byte) { t := c.ledger.Tip(); return t.Height, t.Hash },
+		Lead: c.tellsLead,
 		Open: func(ctx context.Context, p peer.ID) (network.Stream, error) {
 			return c.view.Stream(network.WithNoDial(ctx, "members are met by the node"), p, wire.KindMembers)
 		},

@@ -103,9 +103,10 @@ func (c *Channel) admits(id *msp.Identity, now time.Time) error {
 // turnedTo is told of each change of leader.
 func (c *Channel) turnedTo(e election.Change) {
 	c.node.metrics.turned(c.name, e)
+	c.node.metrics.leading(c.name, e.Self)
 	name := "none"
 	if e.Leader != (msp.PKIID{}) {
-		name = c.memberName(e.Leader)
+		name = c.MemberName(e.Leader)
 	}
 	c.log.Info("leader of the organisation: "+name, "term", e.Term, "why", e.Why)
 }
@@ -117,8 +118,9 @@ func (c *Channel) countLeaderless() {
 	c.leaderless = d
 }
 
-// memberName names a member by its PKI-ID for people.
-func (c *Channel) memberName(id msp.PKIID) string {
+// MemberName names a member for people: by its certificate, or, if it isn't
+// known, its PKI-ID.
+func (c *Channel) MemberName(id msp.PKIID) string {
 	if id == c.node.Identity().PKIID() {
 		return c.node.Identity().Name()
 	}

@@ -19,8 +19,6 @@ import (
 // only if the source ends, and is then called again.
 func (c *Channel) lead(ctx context.Context) {
 	c.log.Info("leading: pulling from the ordering service")
-	c.node.metrics.leading(c.name, true)
-	defer c.node.metrics.leading(c.name, false)
 	from := c.ledger.Height()
 	c.pulled.Store(from)
 	c.deaf.Store(0)

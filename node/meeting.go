@@ -261,6 +261,7 @@ func (m *meeting) strangers(now time.Time) []membership.Member {
 		all := c.members.List()
 		m.node.metrics.living(c.name, all)
 		c.countLeaderless()
+		c.warnOfStatic(all)
 		for _, v := range c.contacts(all) {
 			if !seen[v.Peer] && !shunned[v.Peer] && m.node.host.Network().Connectedness(v.Peer) != network.Connected {
 				out = append(out, v)

@@ -42,7 +42,7 @@ func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metri
 		height:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gossip_state_height", Help: "Current ledger height."}, []string{"channel"}),
 		chain:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "ledger_blockchain_height", Help: "Height of the chain in blocks."}, []string{"channel"}),
 		leader:     prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gossip_leader_election_leader", Help: "Peer is leader (1) or follower (0)."}, []string{"channel"}),
-		changes:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_leader_changes_total", Help: "Leaders of the own organisation that came, by election, as this peer saw it."}, []string{"channel"}),
+		changes:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_leader_changes_total", Help: "Leaders of the own organisation that came, as this peer saw it: elected, or itself as a static one."}, []string{"channel"}),
 		leaderless: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_leaderless_seconds_total", Help: "Time without an elected leader of the own organisation, as this peer saw it."}, []string{"channel"}),
 		reconnects: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_orderer_reconnects_total", Help: "Connections made to the ordering service."}, []string{"channel"}),
 		known:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gossip_membership_total_peers_known", Help: "Total known peers."}, []string{"channel"}),

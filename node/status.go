@@ -49,11 +49,10 @@ func (c *Channel) Status() ChannelStatus {
 	}
 	c.count(&s)
 	e := c.elect.State()
-	switch {
-	case e.Leader != nil:
-		s.Leader = c.memberName(e.Leader.PKIID)
-	case s.Leading:
-		s.Leader = c.node.Identity().Name()
+	if e.Leader != nil {
+		s.Leader = c.MemberName(e.Leader.PKIID)
+	} else if l := c.OwnLead(); len(l.Leaders) > 0 {
+		s.Leader = l.Leaders[0].Name // a static one
 	}
 	if !e.Vacant.IsZero() {
 		s.Leaderless = time.Since(e.Vacant)

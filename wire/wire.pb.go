@@ -75,7 +75,7 @@ func (x Claim_Act) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Claim_Act.Descriptor instead.
 func (Claim_Act) EnumDescriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{4, 0}
+	return file_wire_wire_proto_rawDescGZIP(), []int{5, 0}
 }
 
 type BlocksStatus_Code int32
@@ -130,7 +130,7 @@ func (x BlocksStatus_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use BlocksStatus_Code.Descriptor instead.
 func (BlocksStatus_Code) EnumDescriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{8, 0}
+	return file_wire_wire_proto_rawDescGZIP(), []int{9, 0}
 }
 
 // Announcement, on a channel's topic "blocks", tells of one block.
@@ -248,6 +248,7 @@ type Alive struct {
 	Left          bool                   `protobuf:"varint,14,opt,name=left,proto3" json:"left,omitempty"`                    // the member goes: its last word in this incarnation
 	Role          string                 `protobuf:"bytes,15,opt,name=role,proto3" json:"role,omitempty"`                     // such as "peer"
 	Version       string                 `protobuf:"bytes,16,opt,name=version,proto3" json:"version,omitempty"`               // of the program
+	Lead          []byte                 `protobuf:"bytes,17,opt,name=lead,proto3" json:"lead,omitempty"`                     // Lead, marshalled; empty: it says nothing of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -394,6 +395,83 @@ func (x *Alive) GetVersion() string {
 	return ""
 }
 
+func (x *Alive) GetLead() []byte {
+	if x != nil {
+		return x.Lead
+	}
+	return nil
+}
+
+// Lead is a peer's part in pulling blocks for its organisation, as the members
+// of the channel may know it.
+type Lead struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Mode          uint32                 `protobuf:"varint,1,opt,name=mode,proto3" json:"mode,omitempty"`      // 1 stand-by, 2 static, 3 dynamic
+	Since         uint64                 `protobuf:"varint,2,opt,name=since,proto3" json:"since,omitempty"`    // milliseconds since 1970: it leads since; 0: it doesn't
+	Term          uint64                 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`      // that it leads in, if it was elected
+	Orderer       string                 `protobuf:"bytes,4,opt,name=orderer,proto3" json:"orderer,omitempty"` // that it pulls from, by its name in the channel's configuration; empty: none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lead) Reset() {
+	*x = Lead{}
+	mi := &file_wire_wire_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lead) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lead) ProtoMessage() {}
+
+func (x *Lead) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lead.ProtoReflect.Descriptor instead.
+func (*Lead) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Lead) GetMode() uint32 {
+	if x != nil {
+		return x.Mode
+	}
+	return 0
+}
+
+func (x *Lead) GetSince() uint64 {
+	if x != nil {
+		return x.Since
+	}
+	return 0
+}
+
+func (x *Lead) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Lead) GetOrderer() string {
+	if x != nil {
+		return x.Orderer
+	}
+	return ""
+}
+
 // SignedAlive, on a channel's topic "alive", and inside a Word.
 type SignedAlive struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -407,7 +485,7 @@ type SignedAlive struct {
 
 func (x *SignedAlive) Reset() {
 	*x = SignedAlive{}
-	mi := &file_wire_wire_proto_msgTypes[2]
+	mi := &file_wire_wire_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -419,7 +497,7 @@ func (x *SignedAlive) String() string {
 func (*SignedAlive) ProtoMessage() {}
 
 func (x *SignedAlive) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[2]
+	mi := &file_wire_wire_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -432,7 +510,7 @@ func (x *SignedAlive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignedAlive.ProtoReflect.Descriptor instead.
 func (*SignedAlive) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{2}
+	return file_wire_wire_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SignedAlive) GetAlive() []byte {
@@ -488,7 +566,7 @@ type Word struct {
 
 func (x *Word) Reset() {
 	*x = Word{}
-	mi := &file_wire_wire_proto_msgTypes[3]
+	mi := &file_wire_wire_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +578,7 @@ func (x *Word) String() string {
 func (*Word) ProtoMessage() {}
 
 func (x *Word) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[3]
+	mi := &file_wire_wire_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +591,7 @@ func (x *Word) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Word.ProtoReflect.Descriptor instead.
 func (*Word) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{3}
+	return file_wire_wire_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Word) GetPing() uint64 {
@@ -635,7 +713,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_wire_wire_proto_msgTypes[4]
+	mi := &file_wire_wire_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -647,7 +725,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[4]
+	mi := &file_wire_wire_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -660,7 +738,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{4}
+	return file_wire_wire_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Claim) GetTag() []byte {
@@ -744,7 +822,7 @@ type SignedClaim struct {
 
 func (x *SignedClaim) Reset() {
 	*x = SignedClaim{}
-	mi := &file_wire_wire_proto_msgTypes[5]
+	mi := &file_wire_wire_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +834,7 @@ func (x *SignedClaim) String() string {
 func (*SignedClaim) ProtoMessage() {}
 
 func (x *SignedClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[5]
+	mi := &file_wire_wire_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +847,7 @@ func (x *SignedClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignedClaim.ProtoReflect.Descriptor instead.
 func (*SignedClaim) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{5}
+	return file_wire_wire_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SignedClaim) GetClaim() []byte {
@@ -803,7 +881,7 @@ type Ballot struct {
 
 func (x *Ballot) Reset() {
 	*x = Ballot{}
-	mi := &file_wire_wire_proto_msgTypes[6]
+	mi := &file_wire_wire_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -815,7 +893,7 @@ func (x *Ballot) String() string {
 func (*Ballot) ProtoMessage() {}
 
 func (x *Ballot) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[6]
+	mi := &file_wire_wire_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -828,7 +906,7 @@ func (x *Ballot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ballot.ProtoReflect.Descriptor instead.
 func (*Ballot) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{6}
+	return file_wire_wire_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Ballot) GetClaim() []byte {
@@ -893,7 +971,7 @@ type BlocksRequest struct {
 
 func (x *BlocksRequest) Reset() {
 	*x = BlocksRequest{}
-	mi := &file_wire_wire_proto_msgTypes[7]
+	mi := &file_wire_wire_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +983,7 @@ func (x *BlocksRequest) String() string {
 func (*BlocksRequest) ProtoMessage() {}
 
 func (x *BlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[7]
+	mi := &file_wire_wire_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +996,7 @@ func (x *BlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlocksRequest.ProtoReflect.Descriptor instead.
 func (*BlocksRequest) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{7}
+	return file_wire_wire_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *BlocksRequest) GetFirst() uint64 {
@@ -963,7 +1041,7 @@ type BlocksStatus struct {
 
 func (x *BlocksStatus) Reset() {
 	*x = BlocksStatus{}
-	mi := &file_wire_wire_proto_msgTypes[8]
+	mi := &file_wire_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -975,7 +1053,7 @@ func (x *BlocksStatus) String() string {
 func (*BlocksStatus) ProtoMessage() {}
 
 func (x *BlocksStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[8]
+	mi := &file_wire_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -988,7 +1066,7 @@ func (x *BlocksStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlocksStatus.ProtoReflect.Descriptor instead.
 func (*BlocksStatus) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BlocksStatus) GetCode() BlocksStatus_Code {
@@ -1033,7 +1111,7 @@ type ConsenterClaim struct {
 
 func (x *ConsenterClaim) Reset() {
 	*x = ConsenterClaim{}
-	mi := &file_wire_wire_proto_msgTypes[9]
+	mi := &file_wire_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1123,7 @@ func (x *ConsenterClaim) String() string {
 func (*ConsenterClaim) ProtoMessage() {}
 
 func (x *ConsenterClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[9]
+	mi := &file_wire_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1136,7 @@ func (x *ConsenterClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsenterClaim.ProtoReflect.Descriptor instead.
 func (*ConsenterClaim) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ConsenterClaim) GetKey() []byte {
@@ -1100,7 +1178,7 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1c\n" +
 	"\tannouncer\x18\x04 \x01(\fR\tannouncer\x12\x1c\n" +
 	"\tsignature\x18\x05 \x01(\fR\tsignature\x12\x14\n" +
-	"\x05roots\x18\x06 \x01(\fR\x05roots\"\x98\x03\n" +
+	"\x05roots\x18\x06 \x01(\fR\x05roots\"\xac\x03\n" +
 	"\x05Alive\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\fR\x03tag\x12\x15\n" +
 	"\x06pki_id\x18\x02 \x01(\fR\x05pkiId\x12\x15\n" +
@@ -1118,7 +1196,13 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\vcertificate\x18\r \x01(\fR\vcertificate\x12\x12\n" +
 	"\x04left\x18\x0e \x01(\bR\x04left\x12\x12\n" +
 	"\x04role\x18\x0f \x01(\tR\x04role\x12\x18\n" +
-	"\aversion\x18\x10 \x01(\tR\aversion\"y\n" +
+	"\aversion\x18\x10 \x01(\tR\aversion\x12\x12\n" +
+	"\x04lead\x18\x11 \x01(\fR\x04lead\"^\n" +
+	"\x04Lead\x12\x12\n" +
+	"\x04mode\x18\x01 \x01(\rR\x04mode\x12\x14\n" +
+	"\x05since\x18\x02 \x01(\x04R\x05since\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12\x18\n" +
+	"\aorderer\x18\x04 \x01(\tR\aorderer\"y\n" +
 	"\vSignedAlive\x12\x14\n" +
 	"\x05alive\x18\x01 \x01(\fR\x05alive\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x1c\n" +
@@ -1203,20 +1287,21 @@ func file_wire_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_wire_wire_proto_goTypes = []any{
 	(Claim_Act)(0),         // 0: grapevine.wire.v1.Claim.Act
 	(BlocksStatus_Code)(0), // 1: grapevine.wire.v1.BlocksStatus.Code
 	(*Announcement)(nil),   // 2: grapevine.wire.v1.Announcement
 	(*Alive)(nil),          // 3: grapevine.wire.v1.Alive
-	(*SignedAlive)(nil),    // 4: grapevine.wire.v1.SignedAlive
-	(*Word)(nil),           // 5: grapevine.wire.v1.Word
-	(*Claim)(nil),          // 6: grapevine.wire.v1.Claim
-	(*SignedClaim)(nil),    // 7: grapevine.wire.v1.SignedClaim
-	(*Ballot)(nil),         // 8: grapevine.wire.v1.Ballot
-	(*BlocksRequest)(nil),  // 9: grapevine.wire.v1.BlocksRequest
-	(*BlocksStatus)(nil),   // 10: grapevine.wire.v1.BlocksStatus
-	(*ConsenterClaim)(nil), // 11: grapevine.wire.v1.ConsenterClaim
+	(*Lead)(nil),           // 4: grapevine.wire.v1.Lead
+	(*SignedAlive)(nil),    // 5: grapevine.wire.v1.SignedAlive
+	(*Word)(nil),           // 6: grapevine.wire.v1.Word
+	(*Claim)(nil),          // 7: grapevine.wire.v1.Claim
+	(*SignedClaim)(nil),    // 8: grapevine.wire.v1.SignedClaim
+	(*Ballot)(nil),         // 9: grapevine.wire.v1.Ballot
+	(*BlocksRequest)(nil),  // 10: grapevine.wire.v1.BlocksRequest
+	(*BlocksStatus)(nil),   // 11: grapevine.wire.v1.BlocksStatus
+	(*ConsenterClaim)(nil), // 12: grapevine.wire.v1.ConsenterClaim
 }
 var file_wire_wire_proto_depIdxs = []int32{
 	0, // 0: grapevine.wire.v1.Claim.act:type_name -> grapevine.wire.v1.Claim.Act
@@ -1239,7 +1324,7 @@ func file_wire_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_wire_proto_rawDesc), len(file_wire_wire_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -17,7 +17,7 @@ func newChannelCmd(a *app) *cobra.Command {
 		Use: "channel", Short: "Join, leave and look at channels", GroupID: groupChannels,
 		Example: "  grapevine channel join mychannel --block genesis.block\n  grapevine channel ls\n  grapevine channel info mychannel",
 	}
-	c.AddCommand(newChannelJoinCmd(a), newChannelLeaveCmd(a), newChannelLsCmd(a), newChannelInfoCmd(a), newChannelMembersCmd(a), newChannelConfigCmd(a))
+	c.AddCommand(newChannelJoinCmd(a), newChannelLeaveCmd(a), newChannelLsCmd(a), newChannelInfoCmd(a), newChannelMembersCmd(a), newChannelLeaderCmd(a), newChannelConfigCmd(a))
 	return c
 }
 

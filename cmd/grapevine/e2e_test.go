@@ -109,6 +109,7 @@ func TestDevNetwork(t *testing.T) {
 	require.ElementsMatch(t, []string{"p50", "p99", "max"}, keys(tx["latencyMs"].(map[string]any)))
 
 	testPeerVerbs(t, m)
+	testLeaderVerbs(t, m)
 	m.run(t, 0, "dev", "kill", "peer1.org2")
 	m.refused(t, 1, "DEV011", "dev", "kill", "peer1.org2")
 	m.refused(t, 5, "NET001", "status", "--target", "peer1.org2")

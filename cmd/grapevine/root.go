@@ -32,6 +32,7 @@ var verbs = []func(a *app) *cobra.Command{
 	newPeersCmd,
 	newOrdererCmd, newOSNAdminCmd,
 	newChannelCmd,
+	newLeaderCmd,
 	newBlockCmd,
 	newLedgerCmd,
 	newStateCmd,

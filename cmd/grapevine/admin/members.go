@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"grapevine/membership"
+	"grapevine/msp"
 	"grapevine/node"
 )
 
@@ -21,11 +22,19 @@ func (s *Server) members(r *http.Request) (any, error) {
 	}
 	out := &ChannelMemberList{Channel: c.peer.Name(), Height: c.Ledger.Height()}
 	best := out.Height
+	leads := map[msp.PKIID]bool{}
+	for _, o := range c.peer.Leads() {
+		for _, l := range o.Leaders {
+			leads[l.PKIID] = true
+		}
+	}
 	for _, m := range c.peer.Members() {
 		if m.State == membership.Left {
 			continue
 		}
-		out.Items = append(out.Items, s.memberOf(c.peer, m))
+		v := s.memberOf(c.peer, m)
+		v.Leader = leads[m.PKIID]
+		out.Items = append(out.Items, v)
 		best = max(best, m.Height)
 	}
 	for i := range out.Items {
@@ -43,9 +52,6 @@ func (s *Server) memberOf(c *node.Channel, m membership.Member) ChannelMember {
 	}
 	if out.Endpoint == "" {
 		out.Endpoint = m.Endpoint
-	}
-	if m.Self {
-		out.Leader = c.Status().Leading
 	}
 	return out
 }

@@ -13,7 +13,6 @@ import (
 
 	"grapevine/channel"
 	"grapevine/cmd/grapevine/fault"
-	"grapevine/election"
 	"grapevine/msp"
 	"grapevine/node"
 )
@@ -123,9 +122,10 @@ func (s *Server) peerChannel(out *Status, c *node.Channel) StatusChannel {
 		out.problem("ORD003", "error", fmt.Sprintf("this node pulls blocks of %s, and no orderer answers it for %d s", v.Name, int(v.Lacking.Seconds())),
 			"check the addresses and their TLS roots, or override them: peer.deliveryclient.addressOverrides")
 	}
-	if v.Mode == election.Dynamic && v.Leader == "" && v.Leaderless >= lacking {
-		out.problem("GOS021", "warning", fmt.Sprintf("no peer of %s pulls blocks of %s", out.MSPID, v.Name), "")
+	if v.Leader == "" && v.Leaderless >= lacking {
+		out.Problems = append(out.Problems, nobodyPulls(out.MSPID, v.Name))
 	}
+	out.Problems = append(out.Problems, manyStatic(c.OwnLead())...)
 	out.halted(v.Name, v.Halted)
 	for _, o := range c.Config().Orgs() {
 		if len(o.Anchors) == 0 {

@@ -56,6 +56,7 @@ func (s *Server) Whole() http.Handler {
 	mux.HandleFunc("POST /api/v1/channels/{ch}/leave", s.handle(s.leave))
 	s.changing(mux)
 	mux.HandleFunc("POST /api/v1/channels/{ch}/fetch", s.handle(s.fetch))
+	mux.HandleFunc("POST /api/v1/channels/{ch}/leader/yield", s.handle(s.onPeer(s.yieldLeader)))
 	mux.HandleFunc("POST /api/v1/participation/{ch}/remove", s.handle(s.removeOrdered))
 	return mux
 }
@@ -89,6 +90,7 @@ func (s *Server) reading(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/channels/{ch}/blocks", s.tail)
 	mux.HandleFunc("GET /api/v1/channels/{ch}/raw", s.raw)
 	mux.HandleFunc("GET /api/v1/channels/{ch}/verification", s.handle(s.verify))
+	s.leading(mux)
 	s.stating(mux)
 }
 

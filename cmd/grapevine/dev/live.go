@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -35,10 +36,15 @@ type view struct {
 	color  bool
 	state  *admin.DevState
 	at     time.Time
-	height uint64  // at the last redraw
-	rate   float64 // blocks a second
+	height uint64            // at the last redraw
+	rate   float64           // blocks a second
+	leads  map[string]string // who led which organisation last
+	moves  []string          // the last changes of leaders
 	left   bool
 }
+
+// maxMoves is how many changes of leaders are shown.
+const maxMoves = 4
 
 type looked struct {
 	state *admin.DevState
@@ -74,6 +80,25 @@ func (v *view) take(l looked) {
 		v.rate += 0.3 * (now - v.rate) // smoothed: a block comes whole
 	}
 	v.state, v.at, v.height = l.state, l.at, h
+	v.follow(l)
+}
+
+// follow notes whom leadership has moved to.
+func (v *view) follow(l looked) {
+	if v.leads == nil {
+		v.leads = map[string]string{}
+	}
+	for _, p := range l.state.Peers {
+		was := v.leads[p.Org]
+		if !p.Leader || p.Name == was || slices.ContainsFunc(l.state.Peers, func(q admin.DevPeer) bool { return q.Leader && q.Name == was }) {
+			continue // two at once: the one before is shown until it steps down
+		}
+		if was != "" {
+			v.moves = append(v.moves, fmt.Sprintf("%s  %s: leader %s → %s", l.at.Format(time.TimeOnly), p.Org, was, p.Name))
+			v.moves = v.moves[max(0, len(v.moves)-maxMoves):]
+		}
+		v.leads[p.Org] = p.Name
+	}
 }
 
 func (v *view) View() tea.View {
@@ -92,6 +117,9 @@ func (v *view) View() tea.View {
 	fmt.Fprintf(&b, "%s  %s\n", paint("head", "Grapevine dev network"), v.net.dir)
 	fmt.Fprintf(&b, "channel %s   height %d   %.1f blocks/s   %s\n\n", v.state.Channels[0].Name, v.height, v.rate, ready)
 	b.WriteString(draw(v.state, paint))
+	if len(v.moves) > 0 {
+		fmt.Fprintf(&b, "\n%s\n", strings.Join(v.moves, "\n"))
+	}
 	keys := "q leave (nodes go on)   ctrl+c stop all nodes"
 	if v.net.hosting {
 		keys = "q or ctrl+c stop all nodes"

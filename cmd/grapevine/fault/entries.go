@@ -74,6 +74,8 @@ var entries = []Entry{
 	{"GOS003", "two live hosts show one identity", "one MSP folder is used by two nodes; the one that started later counts", []string{"stop one of the two, or give it a certificate of its own: grapevine ca issue NAME"}, ExitCheck, []string{"membership.clone"}},
 	{"GOS014", "no anchor peer for an organisation of the channel", "", nil, ExitCheck, nil},
 	{"GOS021", "no peer pulls blocks for an organisation", "", nil, ExitCheck, nil},
+	{"GOS022", "several static leaders of one organisation pull blocks", "each is a stream more at the ordering service, which sends every block once to each", []string{"let the peers elect one: peer.gossip.useLeaderElection true and orgLeader false on all of them"}, ExitCheck, []string{"election.many_static"}},
+	{"GOS023", "this peer doesn't lead by election", "only an elected leader can hand leadership over", []string{"see who leads: grapevine channel leader CH"}, ExitFailed, nil},
 
 	// CHN: channels.
 	{"CHN001", "the channel refused it", "", nil, ExitFailed, []string{"channel."}},
