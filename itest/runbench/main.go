@@ -28,8 +28,8 @@ import (
 
 // loads are what DESIGN asks for. 8 KiB travel inline.
 var loads = []itest.Load{
-	{Body: 8 << 10, Every: 100 * time.Millisecond, Count: 30},
-	{Body: 10 << 10, Every: 100 * time.Millisecond, Count: 30},
+	{Body: 8 << 10, Every: 100 * time.Millisecond, Count: 100},
+	{Body: 10 << 10, Every: 100 * time.Millisecond, Count: 100},
 	{Body: 100 << 10, Every: 200 * time.Millisecond, Count: 15},
 	{Body: 1 << 20, Every: time.Second, Count: 4},
 }
