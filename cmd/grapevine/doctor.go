@@ -139,7 +139,15 @@ func (d *doctor) node(ctx context.Context, t *target) {
 	}
 	for _, c := range s.Channels {
 		d.check("STA010", "channel "+c.Name+" goes on", func() (string, error) {
-			return fmt.Sprintf("height %d, %d behind, %d members alive", c.Height, c.Lag, c.Alive), nil
+			i, err := admin.Remote{Client: t.Client, Name: c.Name}.Info(ctx)
+			if err != nil {
+				return "", err
+			}
+			if i.Halted {
+				return "", fault.Newf("STA010", "channel %s has stopped at height %d", c.Name, i.Height).Because(i.HaltCode).
+					Do("grapevine channel info " + c.Name)
+			}
+			return fmt.Sprintf("height %d, %d behind, %d members alive", i.Height, i.Lag, c.Alive), nil
 		})
 	}
 	if len(s.Channels) == 0 {
