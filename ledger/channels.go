@@ -104,6 +104,9 @@ func (d *DB) Drop(name string) error {
 	if err != nil {
 		return fmt.Errorf("drop channel %s: %w", name, err)
 	}
+	if err := d.removeSnapshots(name); err != nil {
+		return fmt.Errorf("drop channel %s: %w", name, err)
+	}
 	return nil
 }
 

@@ -13,6 +13,7 @@
 package ledger
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -49,6 +50,8 @@ type Options struct {
 	OnFailure func(error)
 
 	fs vfs.FS // tests: instead of the operating system's
+
+	chunkBytes, restoreBatch int // tests: instead of the constants
 }
 
 // DB is a node's store. It is safe for concurrent use.
@@ -62,12 +65,17 @@ type DB struct {
 	errs    atomic.Uint64 // background errors of Pebble
 	halt    atomic.Pointer[error]
 
-	admin sync.Mutex // serialises Create and Drop
+	chunkBytes   int // of a snapshot's chunks: one behind that reaches them
+	restoreBatch int
 
-	mu       sync.Mutex
-	channels map[string]*Ledger // guarded by mu
-	users    sync.WaitGroup     // grows only with mu held and closed false
-	closed   bool               // guarded by mu
+	admin  sync.Mutex // serialises Create, Drop and what of Restore concerns others
+	making sync.Mutex // held while a snapshot is made: one at a time
+
+	mu        sync.Mutex
+	channels  map[string]*Ledger     // guarded by mu
+	snapshots map[string][]*Snapshot // of a channel, the highest first; each list is replaced, never changed; guarded by mu
+	users     sync.WaitGroup         // grows only with mu held and closed false
+	closed    bool                   // guarded by mu
 }
 
 // Open opens the store in the folder dir, or makes it in an empty or missing one.
@@ -76,10 +84,11 @@ type DB struct {
 // can't be opened for damage. A channel whose own records are damaged doesn't stop
 // the others: it opens halted.
 func Open(dir string, o Options) (*DB, error) {
-	d := &DB{log: o.Logger, minFree: o.MinFree, channels: make(map[string]*Ledger)}
+	d := &DB{log: o.Logger, minFree: o.MinFree, channels: make(map[string]*Ledger), snapshots: make(map[string][]*Snapshot)}
 	if d.log == nil {
 		d.log = silent{}
 	}
+	d.chunkBytes, d.restoreBatch = cmp.Or(o.chunkBytes, chunkBytes), cmp.Or(o.restoreBatch, restoreBatch)
 	if d.minFree == 0 {
 		d.minFree = defaultMinFree
 	}
@@ -151,6 +160,9 @@ func (d *DB) open(dir string, cacheBytes int64) (err error) {
 		return err
 	}
 	if err := d.load(heights); err != nil {
+		return err
+	}
+	if err := errors.Join(d.clearAll(), d.loadSnapshots()); err != nil {
 		return err
 	}
 	d.gate.armed.Store(true)

@@ -8,6 +8,11 @@ import "grapevine/wire"
 var (
 	// ErrNotFound: the channel, block, hash, transaction or fact is not kept here.
 	ErrNotFound = wire.NewReason("ledger.not_found", wire.Ignore)
+	// ErrPruned: the block, or what is asked about it, lies below the lowest block
+	// kept. ErrNotFound is wrapped beside it.
+	ErrPruned = wire.NewReason("ledger.pruned", wire.Ignore)
+	// ErrBadSnapshot: a snapshot isn't one of this channel, or isn't whole.
+	ErrBadSnapshot = wire.NewReason("ledger.bad_snapshot", wire.Reject)
 	// ErrExists: Create for a channel that is kept under another genesis block.
 	ErrExists = wire.NewReason("ledger.exists", wire.Ignore)
 	// ErrUnjudged: transactions aren't judged here, or no longer, for the reason

@@ -137,7 +137,8 @@ func (l *Ledger) CatchUp(ctx context.Context, progress func(state, height uint64
 }
 
 // ForgetState drops the world state and all verdicts in one durable step, to be
-// judged again: by CatchUp, or, of a short chain, by the next Append.
+// judged again: by CatchUp, or, of a short chain, by the next Append. ErrPruned: the
+// blocks to judge aren't all kept.
 func (l *Ledger) ForgetState() error {
 	if err := l.forgetState(); err != nil {
 		return fmt.Errorf("forget the world state of channel %s: %w", l.name, err)
@@ -158,6 +159,9 @@ func (l *Ledger) forgetState() error {
 	}
 	c := l.record.number
 	m := l.sub.get()
+	if m.kept.blocks > 0 {
+		return fmt.Errorf("blocks have to be judged from the first one on: %w", l.pruned())
+	}
 	m.state = stateMark{}
 	b := l.db.pebble.NewBatch()
 	lower, upper := stateSpan(c)
@@ -233,7 +237,7 @@ func (l *Ledger) judge() (more bool, err error) {
 		if err := t.execute(x); err != nil {
 			return false, errors.Join(err, b.Close())
 		}
-		if b.Len() > maxBatch {
+		if b.Len() > maxBatch || t.cut() {
 			break
 		}
 	}
@@ -271,6 +275,9 @@ func (t *turn) batch(size int) *pebble.Batch {
 	}
 	return t.b
 }
+
+// cut reports whether the batch has to end here, for the state is wanted as it is.
+func (t *turn) cut() bool { return t.on && t.l.cuts.Load().at(t.mark.height) }
 
 // execute writes what a block makes of the state.
 func (t *turn) execute(b *common.Block) error {

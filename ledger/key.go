@@ -13,6 +13,7 @@ import (
 //	0x00 'n'                                  → number of the next channel (u32)
 //	0x00 'm' name                             → a fact of the node
 //	0x00 'd' number(4)                        → nothing: the channel was dropped
+//	0x00 'r' number(4)                        → nothing: what lies under it is being restored
 //	0x01 channel name                         → channel record
 //	0x02 number(4) 't'                        → tip record
 //	0x02 number(4) 'b' block(8)               → the block, as the bytes that came
@@ -27,9 +28,10 @@ const (
 	spaceRecord  = 0x01
 	spaceChannel = 0x02
 
-	kindNext    = 'n'
-	kindMeta    = 'm'
-	kindDropped = 'd'
+	kindNext      = 'n'
+	kindMeta      = 'm'
+	kindDropped   = 'd'
+	kindRestoring = 'r'
 
 	kindTip   = 't'
 	kindBlock = 'b'
@@ -135,6 +137,10 @@ func metaKey(name string) []byte { return append([]byte{spaceNode, kindMeta}, na
 
 func droppedKey(channel uint32) []byte {
 	return binary.BigEndian.AppendUint32([]byte{spaceNode, kindDropped}, channel)
+}
+
+func restoringKey(channel uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{spaceNode, kindRestoring}, channel)
 }
 
 func recordKey(channel string) []byte { return append([]byte{spaceRecord}, channel...) }

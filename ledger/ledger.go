@@ -27,6 +27,7 @@ type Ledger struct {
 	pending   *commit  // guarded by appending: a commit that a full disk holds up, or nil
 	exec      Executor // guarded by appending: judges transactions, or nil
 
+	cuts     atomic.Pointer[cuts]  // when the state is handed out to make a snapshot
 	halt     atomic.Pointer[error] // why it takes no more blocks
 	dropped  atomic.Pointer[error]
 	unjudged atomic.Pointer[error] // why the world state doesn't follow
@@ -128,7 +129,7 @@ func (l *Ledger) compose(m mark, bs []block.Verified, size int) (*pebble.Batch, 
 		if err := t.execute(v.Block()); err != nil {
 			return nil, m, 0, errors.Join(err, b.Close())
 		}
-		if done++; b.Len() > maxBatch {
+		if done++; b.Len() > maxBatch || t.cut() {
 			break
 		}
 	}
@@ -162,8 +163,12 @@ func (l *Ledger) follow(m mark, bs []block.Verified) ([]block.Verified, error) {
 	return bs[first:], nil
 }
 
-// holds checks that b is the block held at its height.
+// holds checks that b is the block held at its height. Of those that aren't kept
+// any more nothing is known.
 func (l *Ledger) holds(b block.Verified) error {
+	if b.Number() < l.Lowest() {
+		return nil
+	}
 	n, err := l.find(b.Hash())
 	if err == nil && n == b.Number() {
 		return nil
@@ -198,7 +203,11 @@ func (l *Ledger) write(b *pebble.Batch, m mark, v block.Verified) mark {
 // settle announces a mark that has become durable.
 func (l *Ledger) settle(m mark) {
 	l.db.witness.see(l.record.number, m.Height)
+	before := l.sub.get().state.height
 	l.sub.set(m)
+	if m.state.height > before {
+		l.cutAt(m.state)
+	}
 }
 
 // Halt stops the channel: it takes no more blocks until the store is opened
@@ -256,6 +265,9 @@ func (l *Ledger) load(witnessed uint64) error {
 	}
 	if m.state, err = l.loadState(m.Height); err != nil {
 		return err
+	}
+	if m.kept = l.record.kept; m.kept.blocks >= m.Height {
+		return fmt.Errorf("the record says that no block below %d is kept, the height is %d: %w", m.kept.blocks, m.Height, ErrCorrupt)
 	}
 	l.sub.set(m)
 	if m.Height < witnessed {

@@ -21,8 +21,9 @@ const (
 	aheadBytes  = 2 << 20
 )
 
-// Block returns block n as the bytes that came, or ErrNotFound. They belong to
-// the caller.
+// Block returns block n as the bytes that came, or ErrNotFound, or below Lowest
+// ErrPruned, unless it is a configuration block: these are kept for ever. The
+// bytes belong to the caller.
 func (l *Ledger) Block(n uint64) ([]byte, error) {
 	done, err := l.enter()
 	if err != nil {
@@ -33,6 +34,9 @@ func (l *Ledger) Block(n uint64) ([]byte, error) {
 		return nil, l.wrap(n, ErrNotFound)
 	}
 	raw, err := l.db.get(blockKey(l.record.number, n))
+	if errors.Is(err, ErrNotFound) && n < l.Lowest() { // asked after the read: it may have been pruned meanwhile
+		return nil, l.wrap(n, l.pruned())
+	}
 	if err != nil {
 		return nil, l.wrap(n, l.damage("its bytes", err))
 	}
@@ -82,7 +86,8 @@ func (l *Ledger) ConfigBlock() ([]byte, uint64, error) {
 // comes first, as the bytes that came. They lie in the store's cache: they are
 // valid until the next step and MUST NOT be changed. The files they come from are
 // kept while it runs, and Close waits for its next step, so a range should be
-// short. ErrNotFound if from isn't held; an error is the last thing it yields.
+// short. ErrNotFound if from isn't held, ErrPruned if it isn't any more; an error is the
+// last thing it yields.
 func (l *Ledger) Range(from, to uint64) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		if from >= to {
@@ -163,6 +168,9 @@ func (l *Ledger) scan(from, to uint64, each func(n uint64, raw []byte) bool) (er
 	if from >= height {
 		return ErrNotFound
 	}
+	if from < l.Lowest() {
+		return l.pruned()
+	}
 	to = min(to, height)
 	it, err := l.db.pebble.NewIter(&pebble.IterOptions{
 		LowerBound: blockKey(l.record.number, from),
@@ -172,6 +180,9 @@ func (l *Ledger) scan(from, to uint64, each func(n uint64, raw []byte) bool) (er
 		return l.damage("its bytes", explain(err))
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
+	if from < l.Lowest() { // the iterator may have come too late
+		return l.pruned()
+	}
 	var previous [32]byte
 	it.First()
 	for ; n < to; n++ {

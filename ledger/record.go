@@ -19,25 +19,47 @@ const formatVersion = 1
 type record struct {
 	number  uint32
 	genesis [32]byte // header hash of block 0
+	kept    span     // as it was when the ledger was opened: see mark
 }
 
-const recordLen = 1 + 4 + 32
+// A span says what is left of a chain whose beginning isn't kept. The zero value
+// is a whole one.
+type span struct {
+	blocks  uint64 // the first of the blocks that are kept without a gap, and judged
+	history uint64 // keys' histories begin here
+}
+
+// A record of the second version has a span, which an older program would take
+// for damage.
+const (
+	recordLen     = 1 + 4 + 32
+	keptVersion   = formatVersion + 1
+	keptRecordLen = recordLen + 8 + 8
+)
 
 func (r record) marshal() []byte {
-	b := append(make([]byte, 0, recordLen), formatVersion)
+	b := append(make([]byte, 0, keptRecordLen), formatVersion)
 	b = binary.BigEndian.AppendUint32(b, r.number)
-	return append(b, r.genesis[:]...)
+	b = append(b, r.genesis[:]...)
+	if r.kept == (span{}) {
+		return b
+	}
+	b[0] = keptVersion
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(b, r.kept.blocks), r.kept.history)
 }
 
 func parseRecord(b []byte) (record, error) {
-	if len(b) == 0 || b[0] != formatVersion {
+	if len(b) == 0 || b[0] != formatVersion && b[0] != keptVersion {
 		return record{}, fmt.Errorf("channel record of another format: %w", ErrForeign)
 	}
-	if len(b) != recordLen {
+	if len(b) != recordLen && b[0] == formatVersion || len(b) != keptRecordLen && b[0] == keptVersion {
 		return record{}, fmt.Errorf("channel record of %d bytes: %w", len(b), ErrCorrupt)
 	}
 	r := record{number: binary.BigEndian.Uint32(b[1:])}
 	copy(r.genesis[:], b[5:])
+	if b[0] == keptVersion {
+		r.kept = span{binary.BigEndian.Uint64(b[recordLen:]), binary.BigEndian.Uint64(b[recordLen+8:])}
+	}
 	return r, nil
 }
 
@@ -47,6 +69,7 @@ type mark struct {
 	block.Tip
 	config uint64 // number of the newest configuration block below the height
 	state  stateMark
+	kept   span // lies in the channel's record; it may say more is gone than is, never less
 }
 
 // A stateMark is how far the world state has come, and lies in a record of its
@@ -101,6 +124,15 @@ func parseMark(b []byte) (mark, error) {
 		return mark{}, fmt.Errorf("tip record with height %d and config %d: %w", m.Height, m.config, ErrCorrupt)
 	}
 	return m, nil
+}
+
+// holdsConfig reports whether a kept block holds a configuration.
+func holdsConfig(raw []byte) (bool, error) {
+	b, err := block.Decode(raw)
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return block.IsConfig(b), nil
 }
 
 // header reads the header of a kept block without decoding its data, which may

@@ -52,6 +52,9 @@ func (l *Ledger) Verdict(n uint64) (Verdict, error) {
 		return Verdict{}, l.wrap(n, ErrUnjudged)
 	}
 	raw, err := l.db.get(verdictKey(l.record.number, n))
+	if errors.Is(err, ErrNotFound) && n < l.Lowest() {
+		return Verdict{}, l.wrap(n, l.pruned())
+	}
 	if err != nil {
 		return Verdict{}, l.wrap(n, l.damage("the verdict", err))
 	}
@@ -160,8 +163,24 @@ type Past struct {
 	Deleted   bool
 }
 
-// History yields where valid transactions wrote a public key, the oldest first.
+// HistoryFrom is the block from which on histories are known: what wrote a key
+// before, nobody remembers here.
+func (w *World) HistoryFrom() uint64 { return w.l.sub.get().kept.history }
+
+// History yields where valid transactions wrote a public key, the oldest first,
+// from block HistoryFrom on.
 func (w *World) History(namespace, key string) iter.Seq2[Past, error] {
+	from, all := w.HistoryFrom(), w.touches(namespace, key)
+	return func(yield func(Past, error) bool) {
+		for p, err := range all {
+			if (err != nil || p.Block >= from) && !yield(p, err) {
+				return
+			}
+		}
+	}
+}
+
+func (w *World) touches(namespace, key string) iter.Seq2[Past, error] {
 	prefix := touchPrefix(w.l.record.number, namespace, key)
 	return sequence(w.l, w.snap, prefix, after(prefix), func(k, v []byte) (Past, error) {
 		if len(k) != len(prefix)+16 || len(v) != 1 {

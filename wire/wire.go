@@ -22,12 +22,13 @@ const (
 
 // Kinds of stream behind the door; see [ProtocolID].
 const (
-	KindMesh     = "mesh"     // GossipSub of the channel
-	KindBlocks   = "blocks"   // ranges of blocks
-	KindMembers  = "members"  // who is there, and alive
-	KindCast     = "cast"     // chunks of large bodies
-	KindRaft     = "raft"     // between the orderers of the channel
-	KindElection = "election" // who pulls blocks for an organisation
+	KindMesh      = "mesh"      // GossipSub of the channel
+	KindBlocks    = "blocks"    // ranges of blocks
+	KindMembers   = "members"   // who is there, and alive
+	KindCast      = "cast"      // chunks of large bodies
+	KindRaft      = "raft"      // between the orderers of the channel
+	KindElection  = "election"  // who pulls blocks for an organisation
+	KindSnapshots = "snapshots" // of the world state
 )
 
 // Topics of a channel's GossipSub. They need no channel in their names, for a
@@ -54,6 +55,8 @@ const (
 	MaxWord = 256 << 10
 	// MaxBallot bounds what a peer says at once on a stream of kind "election".
 	MaxBallot = 2 << 10
+	// MaxOffer bounds a SnapshotOffer.
+	MaxOffer = 1 << 20
 	// MaxBlock bounds a marshalled block, in the network and in the ledger.
 	// A channel's absolute_max_bytes bounds it further.
 	MaxBlock = 100<<20 + 1<<20
@@ -72,6 +75,9 @@ const (
 	DomainClaim        = "grapevine/claim/1"
 	DomainCast         = "grapevine/cast/1"
 	DomainConsenter    = "grapevine/consenter/1"
+	DomainSnapshot     = "grapevine/snapshot/1"
+	DomainChunks       = "grapevine/snapshot-chunks/1"
+	DomainAttestation  = "grapevine/snapshot-attestation/1"
 	domainChannel      = "grapevine/channel/1"
 )
 

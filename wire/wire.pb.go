@@ -133,6 +133,110 @@ func (BlocksStatus_Code) EnumDescriptor() ([]byte, []int) {
 	return file_wire_wire_proto_rawDescGZIP(), []int{9, 0}
 }
 
+type SnapshotsRequest_What int32
+
+const (
+	SnapshotsRequest_WHAT_UNSPECIFIED SnapshotsRequest_What = 0
+	SnapshotsRequest_WHAT_LIST        SnapshotsRequest_What = 1 // the snapshots that can be had
+	SnapshotsRequest_WHAT_HEAD        SnapshotsRequest_What = 2 // index and blocks of one
+	SnapshotsRequest_WHAT_CHUNKS      SnapshotsRequest_What = 3 // some of its chunks
+)
+
+// Enum value maps for SnapshotsRequest_What.
+var (
+	SnapshotsRequest_What_name = map[int32]string{
+		0: "WHAT_UNSPECIFIED",
+		1: "WHAT_LIST",
+		2: "WHAT_HEAD",
+		3: "WHAT_CHUNKS",
+	}
+	SnapshotsRequest_What_value = map[string]int32{
+		"WHAT_UNSPECIFIED": 0,
+		"WHAT_LIST":        1,
+		"WHAT_HEAD":        2,
+		"WHAT_CHUNKS":      3,
+	}
+)
+
+func (x SnapshotsRequest_What) Enum() *SnapshotsRequest_What {
+	p := new(SnapshotsRequest_What)
+	*p = x
+	return p
+}
+
+func (x SnapshotsRequest_What) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SnapshotsRequest_What) Descriptor() protoreflect.EnumDescriptor {
+	return file_wire_wire_proto_enumTypes[2].Descriptor()
+}
+
+func (SnapshotsRequest_What) Type() protoreflect.EnumType {
+	return &file_wire_wire_proto_enumTypes[2]
+}
+
+func (x SnapshotsRequest_What) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SnapshotsRequest_What.Descriptor instead.
+func (SnapshotsRequest_What) EnumDescriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{14, 0}
+}
+
+type SnapshotsStatus_Code int32
+
+const (
+	SnapshotsStatus_CODE_UNSPECIFIED SnapshotsStatus_Code = 0
+	SnapshotsStatus_CODE_OK          SnapshotsStatus_Code = 1
+	SnapshotsStatus_CODE_NOT_FOUND   SnapshotsStatus_Code = 2 // it isn't held, or not any more
+	SnapshotsStatus_CODE_BAD_RANGE   SnapshotsStatus_Code = 4 // the request makes no sense
+)
+
+// Enum value maps for SnapshotsStatus_Code.
+var (
+	SnapshotsStatus_Code_name = map[int32]string{
+		0: "CODE_UNSPECIFIED",
+		1: "CODE_OK",
+		2: "CODE_NOT_FOUND",
+		4: "CODE_BAD_RANGE",
+	}
+	SnapshotsStatus_Code_value = map[string]int32{
+		"CODE_UNSPECIFIED": 0,
+		"CODE_OK":          1,
+		"CODE_NOT_FOUND":   2,
+		"CODE_BAD_RANGE":   4,
+	}
+)
+
+func (x SnapshotsStatus_Code) Enum() *SnapshotsStatus_Code {
+	p := new(SnapshotsStatus_Code)
+	*p = x
+	return p
+}
+
+func (x SnapshotsStatus_Code) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SnapshotsStatus_Code) Descriptor() protoreflect.EnumDescriptor {
+	return file_wire_wire_proto_enumTypes[3].Descriptor()
+}
+
+func (SnapshotsStatus_Code) Type() protoreflect.EnumType {
+	return &file_wire_wire_proto_enumTypes[3]
+}
+
+func (x SnapshotsStatus_Code) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SnapshotsStatus_Code.Descriptor instead.
+func (SnapshotsStatus_Code) EnumDescriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{15, 0}
+}
+
 // Announcement, on a channel's topic "blocks", tells of one block.
 //
 // If the block's data, marshalled, is at most InlineLimit bytes long, it
@@ -1167,6 +1271,435 @@ func (x *ConsenterClaim) GetSignature() []byte {
 	return nil
 }
 
+// SnapshotManifest says what a snapshot of a channel's state is. It is a function
+// of the blocks below its height alone: every peer that makes one at that height
+// makes these bytes. Its name is HashParts(DomainSnapshot, manifest).
+type SnapshotManifest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Format        uint32                 `protobuf:"varint,1,opt,name=format,proto3" json:"format,omitempty"` // 1
+	Channel       string                 `protobuf:"bytes,2,opt,name=channel,proto3" json:"channel,omitempty"`
+	Genesis       []byte                 `protobuf:"bytes,3,opt,name=genesis,proto3" json:"genesis,omitempty"`                          // header hash of block 0, 32 bytes
+	Height        uint64                 `protobuf:"varint,4,opt,name=height,proto3" json:"height,omitempty"`                           // blocks before the state, at least 1
+	BlockHash     []byte                 `protobuf:"bytes,5,opt,name=block_hash,json=blockHash,proto3" json:"block_hash,omitempty"`     // header hash of block height-1, 32 bytes
+	CommitHash    []byte                 `protobuf:"bytes,6,opt,name=commit_hash,json=commitHash,proto3" json:"commit_hash,omitempty"`  // Fabric's, of block height-1, 32 bytes; none at height 1
+	StateHash     []byte                 `protobuf:"bytes,7,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`     // 32 bytes
+	Algorithm     string                 `protobuf:"bytes,8,opt,name=algorithm,proto3" json:"algorithm,omitempty"`                      // of the state hash
+	Codes         []byte                 `protobuf:"bytes,9,opt,name=codes,proto3" json:"codes,omitempty"`                              // validity codes of block height-1, one for each transaction
+	Config        uint64                 `protobuf:"varint,10,opt,name=config,proto3" json:"config,omitempty"`                          // number of the newest configuration block below height
+	ConfigHash    []byte                 `protobuf:"bytes,11,opt,name=config_hash,json=configHash,proto3" json:"config_hash,omitempty"` // its header hash, 32 bytes
+	Records       uint64                 `protobuf:"varint,12,opt,name=records,proto3" json:"records,omitempty"`                        // in all chunks
+	Bytes         uint64                 `protobuf:"varint,13,opt,name=bytes,proto3" json:"bytes,omitempty"`                            // in all chunks
+	Chunks        uint64                 `protobuf:"varint,14,opt,name=chunks,proto3" json:"chunks,omitempty"`                          // at least 1
+	Root          []byte                 `protobuf:"bytes,15,opt,name=root,proto3" json:"root,omitempty"`                               // HashParts(DomainChunks, index); of each chunk the index has its length, 4 bytes big-endian, and its SHA-256
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotManifest) Reset() {
+	*x = SnapshotManifest{}
+	mi := &file_wire_wire_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotManifest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotManifest) ProtoMessage() {}
+
+func (x *SnapshotManifest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotManifest.ProtoReflect.Descriptor instead.
+func (*SnapshotManifest) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *SnapshotManifest) GetFormat() uint32 {
+	if x != nil {
+		return x.Format
+	}
+	return 0
+}
+
+func (x *SnapshotManifest) GetChannel() string {
+	if x != nil {
+		return x.Channel
+	}
+	return ""
+}
+
+func (x *SnapshotManifest) GetGenesis() []byte {
+	if x != nil {
+		return x.Genesis
+	}
+	return nil
+}
+
+func (x *SnapshotManifest) GetHeight() uint64 {
+	if x != nil {
+		return x.Height
+	}
+	return 0
+}
+
+func (x *SnapshotManifest) GetBlockHash() []byte {
+	if x != nil {
+		return x.BlockHash
+	}
+	return nil
+}
+
+func (x *SnapshotManifest) GetCommitHash() []byte {
+	if x != nil {
+		return x.CommitHash
+	}
+	return nil
+}
+
+func (x *SnapshotManifest) GetStateHash() []byte {
+	if x != nil {
+		return x.StateHash
+	}
+	return nil
+}
+
+func (x *SnapshotManifest) GetAlgorithm() string {
+	if x != nil {
+		return x.Algorithm
+	}
+	return ""
+}
+
+func (x *SnapshotManifest) GetCodes() []byte {
+	if x != nil {
+		return x.Codes
+	}
+	return nil
+}
+
+func (x *SnapshotManifest) GetConfig() uint64 {
+	if x != nil {
+		return x.Config
+	}
+	return 0
+}
+
+func (x *SnapshotManifest) GetConfigHash() []byte {
+	if x != nil {
+		return x.ConfigHash
+	}
+	return nil
+}
+
+func (x *SnapshotManifest) GetRecords() uint64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+func (x *SnapshotManifest) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *SnapshotManifest) GetChunks() uint64 {
+	if x != nil {
+		return x.Chunks
+	}
+	return 0
+}
+
+func (x *SnapshotManifest) GetRoot() []byte {
+	if x != nil {
+		return x.Root
+	}
+	return nil
+}
+
+// SnapshotAttestation is an organisation's word, by one of its members that has
+// judged all blocks up to a snapshot, that the snapshot is what they lead to.
+type SnapshotAttestation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MspId         string                 `protobuf:"bytes,1,opt,name=msp_id,json=mspId,proto3" json:"msp_id,omitempty"`
+	Certificate   []byte                 `protobuf:"bytes,2,opt,name=certificate,proto3" json:"certificate,omitempty"`      // the member's, DER
+	Chain         [][]byte               `protobuf:"bytes,3,rep,name=chain,proto3" json:"chain,omitempty"`                  // intermediate certificates, DER
+	MadeAt        uint64                 `protobuf:"varint,4,opt,name=made_at,json=madeAt,proto3" json:"made_at,omitempty"` // milliseconds since 1970
+	Signature     []byte                 `protobuf:"bytes,5,opt,name=signature,proto3" json:"signature,omitempty"`          // over HashParts(DomainAttestation, name of the manifest, made_at as 8 bytes big-endian)
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotAttestation) Reset() {
+	*x = SnapshotAttestation{}
+	mi := &file_wire_wire_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotAttestation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotAttestation) ProtoMessage() {}
+
+func (x *SnapshotAttestation) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotAttestation.ProtoReflect.Descriptor instead.
+func (*SnapshotAttestation) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SnapshotAttestation) GetMspId() string {
+	if x != nil {
+		return x.MspId
+	}
+	return ""
+}
+
+func (x *SnapshotAttestation) GetCertificate() []byte {
+	if x != nil {
+		return x.Certificate
+	}
+	return nil
+}
+
+func (x *SnapshotAttestation) GetChain() [][]byte {
+	if x != nil {
+		return x.Chain
+	}
+	return nil
+}
+
+func (x *SnapshotAttestation) GetMadeAt() uint64 {
+	if x != nil {
+		return x.MadeAt
+	}
+	return 0
+}
+
+func (x *SnapshotAttestation) GetSignature() []byte {
+	if x != nil {
+		return x.Signature
+	}
+	return nil
+}
+
+// SnapshotOffer says that a snapshot can be had from the sender.
+type SnapshotOffer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Manifest      []byte                 `protobuf:"bytes,1,opt,name=manifest,proto3" json:"manifest,omitempty"`       // SnapshotManifest, marshalled
+	Attestation   [][]byte               `protobuf:"bytes,2,rep,name=attestation,proto3" json:"attestation,omitempty"` // SnapshotAttestation, marshalled; one for each organisation
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotOffer) Reset() {
+	*x = SnapshotOffer{}
+	mi := &file_wire_wire_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotOffer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotOffer) ProtoMessage() {}
+
+func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
+func (*SnapshotOffer) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SnapshotOffer) GetManifest() []byte {
+	if x != nil {
+		return x.Manifest
+	}
+	return nil
+}
+
+func (x *SnapshotOffer) GetAttestation() [][]byte {
+	if x != nil {
+		return x.Attestation
+	}
+	return nil
+}
+
+// SnapshotsRequest opens a stream of kind "snapshots".
+type SnapshotsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	What          SnapshotsRequest_What  `protobuf:"varint,1,opt,name=what,proto3,enum=grapevine.wire.v1.SnapshotsRequest_What" json:"what,omitempty"`
+	Nonce         uint64                 `protobuf:"varint,2,opt,name=nonce,proto3" json:"nonce,omitempty"` // repeated in the answer
+	Name          []byte                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`    // of the manifest, 32 bytes; none with LIST
+	First         uint64                 `protobuf:"varint,4,opt,name=first,proto3" json:"first,omitempty"` // the first chunk wanted; with CHUNKS alone, as is count
+	Count         uint64                 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"` // how many, at least 1, at most 16
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotsRequest) Reset() {
+	*x = SnapshotsRequest{}
+	mi := &file_wire_wire_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotsRequest) ProtoMessage() {}
+
+func (x *SnapshotsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotsRequest.ProtoReflect.Descriptor instead.
+func (*SnapshotsRequest) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SnapshotsRequest) GetWhat() SnapshotsRequest_What {
+	if x != nil {
+		return x.What
+	}
+	return SnapshotsRequest_WHAT_UNSPECIFIED
+}
+
+func (x *SnapshotsRequest) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+func (x *SnapshotsRequest) GetName() []byte {
+	if x != nil {
+		return x.Name
+	}
+	return nil
+}
+
+func (x *SnapshotsRequest) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *SnapshotsRequest) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// SnapshotsStatus answers a SnapshotsRequest. After OK come as many frames as it
+// says: offers, the highest first; index and blocks; or chunks.
+type SnapshotsStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Code          SnapshotsStatus_Code   `protobuf:"varint,1,opt,name=code,proto3,enum=grapevine.wire.v1.SnapshotsStatus_Code" json:"code,omitempty"`
+	Nonce         uint64                 `protobuf:"varint,2,opt,name=nonce,proto3" json:"nonce,omitempty"`
+	Frames        uint64                 `protobuf:"varint,3,opt,name=frames,proto3" json:"frames,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotsStatus) Reset() {
+	*x = SnapshotsStatus{}
+	mi := &file_wire_wire_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotsStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotsStatus) ProtoMessage() {}
+
+func (x *SnapshotsStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotsStatus.ProtoReflect.Descriptor instead.
+func (*SnapshotsStatus) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SnapshotsStatus) GetCode() SnapshotsStatus_Code {
+	if x != nil {
+		return x.Code
+	}
+	return SnapshotsStatus_CODE_UNSPECIFIED
+}
+
+func (x *SnapshotsStatus) GetNonce() uint64 {
+	if x != nil {
+		return x.Nonce
+	}
+	return 0
+}
+
+func (x *SnapshotsStatus) GetFrames() uint64 {
+	if x != nil {
+		return x.Frames
+	}
+	return 0
+}
+
 var File_wire_wire_proto protoreflect.FileDescriptor
 
 const file_wire_wire_proto_rawDesc = "" +
@@ -1272,7 +1805,57 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x12\n" +
 	"\x04time\x18\x02 \x01(\x04R\x04time\x12\x0e\n" +
 	"\x02to\x18\x03 \x01(\x04R\x02to\x12\x1c\n" +
-	"\tsignature\x18\x04 \x01(\fR\tsignatureB\x15Z\x13grapevine/wire;wireb\x06proto3"
+	"\tsignature\x18\x04 \x01(\fR\tsignature\"\x9e\x03\n" +
+	"\x10SnapshotManifest\x12\x16\n" +
+	"\x06format\x18\x01 \x01(\rR\x06format\x12\x18\n" +
+	"\achannel\x18\x02 \x01(\tR\achannel\x12\x18\n" +
+	"\agenesis\x18\x03 \x01(\fR\agenesis\x12\x16\n" +
+	"\x06height\x18\x04 \x01(\x04R\x06height\x12\x1d\n" +
+	"\n" +
+	"block_hash\x18\x05 \x01(\fR\tblockHash\x12\x1f\n" +
+	"\vcommit_hash\x18\x06 \x01(\fR\n" +
+	"commitHash\x12\x1d\n" +
+	"\n" +
+	"state_hash\x18\a \x01(\fR\tstateHash\x12\x1c\n" +
+	"\talgorithm\x18\b \x01(\tR\talgorithm\x12\x14\n" +
+	"\x05codes\x18\t \x01(\fR\x05codes\x12\x16\n" +
+	"\x06config\x18\n" +
+	" \x01(\x04R\x06config\x12\x1f\n" +
+	"\vconfig_hash\x18\v \x01(\fR\n" +
+	"configHash\x12\x18\n" +
+	"\arecords\x18\f \x01(\x04R\arecords\x12\x14\n" +
+	"\x05bytes\x18\r \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06chunks\x18\x0e \x01(\x04R\x06chunks\x12\x12\n" +
+	"\x04root\x18\x0f \x01(\fR\x04root\"\x9b\x01\n" +
+	"\x13SnapshotAttestation\x12\x15\n" +
+	"\x06msp_id\x18\x01 \x01(\tR\x05mspId\x12 \n" +
+	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x14\n" +
+	"\x05chain\x18\x03 \x03(\fR\x05chain\x12\x17\n" +
+	"\amade_at\x18\x04 \x01(\x04R\x06madeAt\x12\x1c\n" +
+	"\tsignature\x18\x05 \x01(\fR\tsignature\"M\n" +
+	"\rSnapshotOffer\x12\x1a\n" +
+	"\bmanifest\x18\x01 \x01(\fR\bmanifest\x12 \n" +
+	"\vattestation\x18\x02 \x03(\fR\vattestation\"\xf3\x01\n" +
+	"\x10SnapshotsRequest\x12<\n" +
+	"\x04what\x18\x01 \x01(\x0e2(.grapevine.wire.v1.SnapshotsRequest.WhatR\x04what\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\x04R\x05nonce\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\fR\x04name\x12\x14\n" +
+	"\x05first\x18\x04 \x01(\x04R\x05first\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\x04R\x05count\"K\n" +
+	"\x04What\x12\x14\n" +
+	"\x10WHAT_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tWHAT_LIST\x10\x01\x12\r\n" +
+	"\tWHAT_HEAD\x10\x02\x12\x0f\n" +
+	"\vWHAT_CHUNKS\x10\x03\"\xcf\x01\n" +
+	"\x0fSnapshotsStatus\x12;\n" +
+	"\x04code\x18\x01 \x01(\x0e2'.grapevine.wire.v1.SnapshotsStatus.CodeR\x04code\x12\x14\n" +
+	"\x05nonce\x18\x02 \x01(\x04R\x05nonce\x12\x16\n" +
+	"\x06frames\x18\x03 \x01(\x04R\x06frames\"Q\n" +
+	"\x04Code\x12\x14\n" +
+	"\x10CODE_UNSPECIFIED\x10\x00\x12\v\n" +
+	"\aCODE_OK\x10\x01\x12\x12\n" +
+	"\x0eCODE_NOT_FOUND\x10\x02\x12\x12\n" +
+	"\x0eCODE_BAD_RANGE\x10\x04B\x15Z\x13grapevine/wire;wireb\x06proto3"
 
 var (
 	file_wire_wire_proto_rawDescOnce sync.Once
@@ -1286,31 +1869,40 @@ func file_wire_wire_proto_rawDescGZIP() []byte {
 	return file_wire_wire_proto_rawDescData
 }
 
-var file_wire_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_wire_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_wire_wire_proto_goTypes = []any{
-	(Claim_Act)(0),         // 0: grapevine.wire.v1.Claim.Act
-	(BlocksStatus_Code)(0), // 1: grapevine.wire.v1.BlocksStatus.Code
-	(*Announcement)(nil),   // 2: grapevine.wire.v1.Announcement
-	(*Alive)(nil),          // 3: grapevine.wire.v1.Alive
-	(*Lead)(nil),           // 4: grapevine.wire.v1.Lead
-	(*SignedAlive)(nil),    // 5: grapevine.wire.v1.SignedAlive
-	(*Word)(nil),           // 6: grapevine.wire.v1.Word
-	(*Claim)(nil),          // 7: grapevine.wire.v1.Claim
-	(*SignedClaim)(nil),    // 8: grapevine.wire.v1.SignedClaim
-	(*Ballot)(nil),         // 9: grapevine.wire.v1.Ballot
-	(*BlocksRequest)(nil),  // 10: grapevine.wire.v1.BlocksRequest
-	(*BlocksStatus)(nil),   // 11: grapevine.wire.v1.BlocksStatus
-	(*ConsenterClaim)(nil), // 12: grapevine.wire.v1.ConsenterClaim
+	(Claim_Act)(0),              // 0: grapevine.wire.v1.Claim.Act
+	(BlocksStatus_Code)(0),      // 1: grapevine.wire.v1.BlocksStatus.Code
+	(SnapshotsRequest_What)(0),  // 2: grapevine.wire.v1.SnapshotsRequest.What
+	(SnapshotsStatus_Code)(0),   // 3: grapevine.wire.v1.SnapshotsStatus.Code
+	(*Announcement)(nil),        // 4: grapevine.wire.v1.Announcement
+	(*Alive)(nil),               // 5: grapevine.wire.v1.Alive
+	(*Lead)(nil),                // 6: grapevine.wire.v1.Lead
+	(*SignedAlive)(nil),         // 7: grapevine.wire.v1.SignedAlive
+	(*Word)(nil),                // 8: grapevine.wire.v1.Word
+	(*Claim)(nil),               // 9: grapevine.wire.v1.Claim
+	(*SignedClaim)(nil),         // 10: grapevine.wire.v1.SignedClaim
+	(*Ballot)(nil),              // 11: grapevine.wire.v1.Ballot
+	(*BlocksRequest)(nil),       // 12: grapevine.wire.v1.BlocksRequest
+	(*BlocksStatus)(nil),        // 13: grapevine.wire.v1.BlocksStatus
+	(*ConsenterClaim)(nil),      // 14: grapevine.wire.v1.ConsenterClaim
+	(*SnapshotManifest)(nil),    // 15: grapevine.wire.v1.SnapshotManifest
+	(*SnapshotAttestation)(nil), // 16: grapevine.wire.v1.SnapshotAttestation
+	(*SnapshotOffer)(nil),       // 17: grapevine.wire.v1.SnapshotOffer
+	(*SnapshotsRequest)(nil),    // 18: grapevine.wire.v1.SnapshotsRequest
+	(*SnapshotsStatus)(nil),     // 19: grapevine.wire.v1.SnapshotsStatus
 }
 var file_wire_wire_proto_depIdxs = []int32{
 	0, // 0: grapevine.wire.v1.Claim.act:type_name -> grapevine.wire.v1.Claim.Act
 	1, // 1: grapevine.wire.v1.BlocksStatus.code:type_name -> grapevine.wire.v1.BlocksStatus.Code
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	2, // 2: grapevine.wire.v1.SnapshotsRequest.what:type_name -> grapevine.wire.v1.SnapshotsRequest.What
+	3, // 3: grapevine.wire.v1.SnapshotsStatus.code:type_name -> grapevine.wire.v1.SnapshotsStatus.Code
+	4, // [4:4] is the sub-list for method output_type
+	4, // [4:4] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_wire_wire_proto_init() }
@@ -1323,8 +1915,8 @@ func file_wire_wire_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_wire_proto_rawDesc), len(file_wire_wire_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   11,
+			NumEnums:      4,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
