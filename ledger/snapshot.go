@@ -162,7 +162,7 @@ func (s *Snapshot) remove() error {
 	if err := s.fs.Remove(s.fs.PathJoin(s.dir, headFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove a snapshot: %w", err)
 	}
-	if err := errors.Join(syncDir(s.fs, s.dir), s.fs.RemoveAll(s.dir)); err != nil {
+	if err := errors.Join(syncDir(s.fs, s.dir), removeDir(s.fs, s.dir)); err != nil {
 		return fmt.Errorf("remove a snapshot: %w", err)
 	}
 	return nil
@@ -221,7 +221,7 @@ func (d *DB) loadSnapshots() error {
 	for _, folder := range folders {
 		name, ok := of[folder]
 		if !ok {
-			if err := fs.RemoveAll(fs.PathJoin(root, folder)); err != nil {
+			if err := removeDir(fs, fs.PathJoin(root, folder)); err != nil {
 				return err
 			}
 			continue
@@ -240,7 +240,7 @@ func (d *DB) loadSnapshots() error {
 				if err != nil && !errors.Is(err, os.ErrNotExist) {
 					d.log.Warnf("channel %s: the snapshot %s can't be read and is removed: %v", name, k, err)
 				}
-				if err := fs.RemoveAll(dir); err != nil {
+				if err := removeDir(fs, dir); err != nil {
 					return err
 				}
 				continue
@@ -258,7 +258,7 @@ func (d *DB) removeSnapshots(channel string) error {
 	d.mu.Lock()
 	delete(d.snapshots, channel)
 	d.mu.Unlock()
-	return d.gate.FS.RemoveAll(d.snapshotPath(channel))
+	return removeDir(d.gate.FS, d.snapshotPath(channel))
 }
 
 func (d *DB) snapshotPath(channel string, more ...string) string {
@@ -288,6 +288,14 @@ func syncDir(fs vfs.FS, dir string) error {
 		return err
 	}
 	return errors.Join(f.Sync(), f.Close())
+}
+
+// removeDir deletes a folder, so that nothing of it comes back.
+func removeDir(fs vfs.FS, dir string) error {
+	if _, err := fs.Stat(dir); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return errors.Join(fs.RemoveAll(dir), syncDir(fs, fs.PathDir(dir)))
 }
 
 // makeDir makes a folder below the store's, each of its parents durable.

@@ -85,12 +85,12 @@ func (w *World) snapshot(ctx context.Context, o SnapshotOptions) (_ *Snapshot, e
 	}
 	m.Algorithm = o.Algorithm
 	fs, dir := d.gate.FS, d.snapshotPath(w.l.name, heightName(w.mark.height))
-	if err := errors.Join(fs.RemoveAll(dir), makeDir(fs, d.folder.dir, dir)); err != nil {
+	if err := errors.Join(removeDir(fs, dir), makeDir(fs, d.folder.dir, dir)); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, fs.RemoveAll(dir))
+			err = errors.Join(err, removeDir(fs, dir))
 		}
 	}()
 	index, err := w.write(ctx, fs, dir, m)
@@ -270,5 +270,5 @@ func (w *World) write(ctx context.Context, fs vfs.FS, dir string, m *wire.Snapsh
 	}
 	root := wire.HashParts([]byte(wire.DomainChunks), index)
 	m.Root = root[:]
-	return index, f.Sync()
+	return index, errors.Join(f.Sync(), syncDir(fs, dir)) // before there is a head
 }

@@ -53,7 +53,7 @@ func (d *DB) receive(channel string, manifest, index []byte, blocks, attested []
 	if err := d.writable(int(s.Manifest.Bytes)); err != nil { // it is written twice: here, and into the store
 		return nil, err
 	}
-	if err := errors.Join(fs.RemoveAll(dir), makeDir(fs, d.folder.dir, dir)); err != nil {
+	if err := errors.Join(removeDir(fs, dir), makeDir(fs, d.folder.dir, dir)); err != nil {
 		return nil, err
 	}
 	f, err := fs.Create(fs.PathJoin(dir, dataFile), vfs.WriteCategoryUnspecified)
@@ -89,10 +89,10 @@ func (d *DB) incoming(channel string) (*Incoming, error) {
 	s, err := openSnapshot(fs, dir)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil, fs.RemoveAll(dir)
+		return nil, removeDir(fs, dir)
 	case err != nil || s.Manifest.Channel != channel:
 		d.log.Warnf("channel %s: the snapshot under way can't be read and is discarded: %v", channel, err)
-		return nil, fs.RemoveAll(dir)
+		return nil, removeDir(fs, dir)
 	}
 	in := &Incoming{Snapshot: s, db: d, have: make([]bool, len(s.refs))}
 	for i := range s.refs {
@@ -182,7 +182,7 @@ func (in *Incoming) settle() error {
 		return err
 	}
 	dir := in.db.snapshotPath(in.Manifest.Channel, heightName(in.Manifest.Height))
-	if err := errors.Join(fs.RemoveAll(dir), fs.Rename(in.dir, dir), syncDir(fs, fs.PathDir(dir))); err != nil {
+	if err := errors.Join(removeDir(fs, dir), fs.Rename(in.dir, dir), syncDir(fs, fs.PathDir(dir))); err != nil {
 		return err
 	}
 	s, err := openSnapshot(fs, dir)
