@@ -28,6 +28,8 @@ var (
 	BadRange     = wire.NewReason("deliver.bad_range", wire.Refuse)
 	NotReady     = wire.NewReason("deliver.not_ready", wire.Refuse)
 	Unavailable  = wire.NewReason("deliver.unavailable", wire.Refuse)
+	SourceGone   = wire.NewReason("deliver.source_gone", wire.Refuse)
+	Shared       = wire.NewReason("deliver.shared_address", wire.Refuse)
 	SlowReader   = wire.NewReason("deliver.slow_reader", wire.Close)
 	Busy         = wire.NewReason("deliver.busy", wire.Refuse)
 	Unknown      = wire.NewReason("deliver.unknown_channel", wire.Refuse)
@@ -69,6 +71,11 @@ type Channel struct {
 	Filtered func() Access
 	// Errored returns a channel that is closed while the consenter is in error. Nil means that it never is.
 	Errored func() <-chan struct{}
+	// Gone returns a channel that is closed while nobody is answered, not even with BEST_EFFORT: a relay's, whose orderer
+	// doesn't answer either. Nil means never.
+	Gone func() <-chan struct{}
+	// Whole says that headers without data aren't served: one address that stands for several orderers attests nothing.
+	Whole bool
 }
 
 // Handler answers seek requests. Its fields are set before the first Serve and not changed afterwards; Serve is safe for

@@ -33,6 +33,8 @@ type ServerConfig struct {
 	Handler     *Handler
 	Certificate tls.Certificate
 	ClientRoots *x509.CertPool // not nil: clients must present a certificate that chains to it
+	// More registers what is served beside, if it isn't nil.
+	More func(grpc.ServiceRegistrar)
 }
 
 // Server is Fabric's protos.Deliver over gRPC and TLS, as a peer serves it to client SDKs. Validation codes are those
@@ -47,20 +49,30 @@ func NewServer(c ServerConfig) *Server { return &Server{c: c} }
 
 // Run serves on l until ctx ends, and closes l. When it returns, every stream has ended.
 func (s *Server) Run(ctx context.Context, l net.Listener) error {
-	conf := &tls.Config{Certificates: []tls.Certificate{s.c.Certificate}, MinVersion: tls.VersionTLS12}
-	if s.c.ClientRoots != nil {
-		conf.ClientCAs, conf.ClientAuth = s.c.ClientRoots, tls.RequireAndVerifyClientCert
+	return serve(ctx, l, s.c.Certificate, s.c.ClientRoots, maxRequest, func(g *grpc.Server) {
+		peer.RegisterDeliverServer(g, s)
+		if s.c.More != nil {
+			s.c.More(g)
+		}
+	})
+}
+
+// serve is a gRPC server over TLS that Fabric's clients get on with, until ctx ends. It closes l.
+func serve(ctx context.Context, l net.Listener, cert tls.Certificate, roots *x509.CertPool, most int, register func(*grpc.Server)) error {
+	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
+	if roots != nil {
+		conf.ClientCAs, conf.ClientAuth = roots, tls.RequireAndVerifyClientCert
 	}
 	g := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(conf)),
-		grpc.MaxRecvMsgSize(maxRequest), grpc.MaxSendMsgSize(maxMessage),
+		grpc.MaxRecvMsgSize(most), grpc.MaxSendMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(perConnection),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: shortestPing, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingEvery, Timeout: pingAnswer}),
 		grpc.WaitForHandlers(true),
 	)
-	peer.RegisterDeliverServer(g, s)
+	register(g)
 	defer context.AfterFunc(ctx, g.Stop)()
 	if err := g.Serve(l); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)

@@ -103,8 +103,17 @@ func (s *session) serve(ctx context.Context, c Channel, who *reader, sp span) er
 	life := who.id.Certificate().NotAfter.Sub(s.h.now())
 	ctx, cancel := context.WithTimeoutCause(ctx, life, Expired)
 	defer cancel()
-	if c.Errored != nil && !sp.effort {
-		stop, err := endWith(ctx, c.Errored())
+	if c.Whole && sp.headers {
+		return Shared
+	}
+	for _, end := range []struct {
+		when func() <-chan struct{}
+		why  *wire.Reason
+	}{{c.Gone, SourceGone}, {c.erroredFor(sp), Unavailable}} {
+		if end.when == nil {
+			continue
+		}
+		stop, err := endWith(ctx, end.when(), end.why)
 		if err != nil {
 			return err
 		}
@@ -189,18 +198,26 @@ func statusOf(err error) common.Status {
 	}
 }
 
-// endWith returns a context that ends with Unavailable when errored is closed, or Unavailable if it already is.
-func endWith(ctx context.Context, errored <-chan struct{}) (context.Context, error) {
+// erroredFor is Errored, unless the span is served all the same.
+func (c Channel) erroredFor(sp span) func() <-chan struct{} {
+	if sp.effort {
+		return nil
+	}
+	return c.Errored
+}
+
+// endWith returns a context that ends with why when the channel is closed, or why if it already is.
+func endWith(ctx context.Context, closed <-chan struct{}, why *wire.Reason) (context.Context, error) {
 	select {
-	case <-errored:
-		return nil, Unavailable
+	case <-closed:
+		return nil, why
 	default:
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	go func() {
 		select {
-		case <-errored:
-			cancel(Unavailable)
+		case <-closed:
+			cancel(why)
 		case <-ctx.Done():
 		}
 	}()

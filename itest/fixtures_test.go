@@ -25,11 +25,12 @@ import (
 // recording is what a real Fabric network left: its chain, its identities and
 // what its peers reported.
 type recording struct {
-	dir   string
-	files [][]byte // the blocks as an orderer delivered them
-	chain []*common.Block
-	conf  *channel.Config // of block 0
-	tip   block.Tip       // as every real peer reported it
+	dir    string
+	folder string   // of the identity that signer gave last
+	files  [][]byte // the blocks as an orderer delivered them
+	chain  []*common.Block
+	conf   *channel.Config // of block 0
+	tip    block.Tip       // as every real peer reported it
 
 	verdicts []ledger.Verdict  // codes and commit hashes, as a real peer kept them
 	state    map[string][]byte // of the chaincode's namespace, but for composite keys, as queries answered

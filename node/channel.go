@@ -51,6 +51,8 @@ type Channel struct {
 	members *membership.Members
 	elect   *election.Election
 	source  Source
+	sources *sources
+	fronts  []*gates      // one for each address of the relay
 	pulled  atomic.Uint64 // number of the block that the present pull brings next
 	deaf    atomic.Int32  // orderers, in a row, that didn't answer beside it
 
@@ -87,6 +89,10 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 		return nil, err
 	}
 	c.source = c.newSource()
+	c.sources = c.newSources()
+	for range n.cfg.Relay.Fronts {
+		c.fronts = append(c.fronts, new(gates))
+	}
 	n.metrics.at(c.name, led.Height())
 	n.metrics.leading(c.name, false)
 	c.tag = wire.ChannelTag(n.cfg.NetworkID, c.genesis[:])
@@ -145,7 +151,7 @@ func (c *Channel) rooms() error {
 	}
 	c.members, err = membership.New(membership.Config{
 		Self: n.cfg.Signer, Chain: n.cfg.Chain, Tag: c.tag, PeerID: n.host.ID(),
-		Endpoint: n.cfg.ExternalEndpoint, Internal: n.internal, Loopback: n.loopback(), Role: "peer", Version: n.cfg.Version,
+		Endpoint: n.cfg.ExternalEndpoint, Internal: n.internal, Loopback: n.loopback(), Role: n.cfg.Role, Version: n.cfg.Version,
 		Incarnation: incarnation, Period: n.cfg.Alive, Expiry: n.cfg.AliveExpiry,
 		Tip:  func() (uint64, [32]byte) { t := c.ledger.Tip(); return t.Height, t.Hash },
 		Lead: c.tellsLead,
@@ -179,6 +185,7 @@ func (c *Channel) rooms() error {
 		return err
 	}
 	c.view.Handle(wire.KindElection, func(s network.Stream) { c.elect.Serve(s, s.Conn().RemotePeer()) })
+	c.view.Handle(wire.KindSighting, c.sources.serve)
 	c.view.Handle(wire.KindMembers, func(s network.Stream) { c.members.Serve(s, s.Conn().RemotePeer()) })
 	if err := c.newCast(); err != nil {
 		return err
@@ -217,6 +224,8 @@ func (c *Channel) run(ctx context.Context) error {
 	g.Go(func() error { return c.sync.Run(gctx) })
 	g.Go(func() error { return c.tellProgress(gctx) })
 	g.Go(func() error { return c.elect.Run(gctx, c.lead) })
+	g.Go(func() error { return c.sources.run(gctx) })
+	g.Go(func() error { return c.watchFronts(gctx) })
 	g.Go(func() error { return c.judgeKept(gctx) })
 	g.Go(func() error {
 		select {

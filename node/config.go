@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
@@ -72,6 +73,10 @@ type Config struct {
 	Orderers OrdererClient
 	// Clients are the services for Fabric's client SDKs.
 	Clients ClientServices
+	// Relay are the services for unmodified Fabric peers.
+	Relay RelayServices
+	// Role is told to members: "peer" or "relay".
+	Role string
 	// Alive is the period in which each peer looks whether a few others live.
 	Alive time.Duration
 	// AliveExpiry is how old a signed alive message may be, beyond 30 s for
@@ -133,7 +138,16 @@ type OrdererClient struct {
 	// Certificate is offered to the orderer's TLS; nil: none.
 	Certificate *tls.Certificate
 
-	DialTimeout, MinBackoff, MaxBackoff, Stall time.Duration
+	// Dial makes a connection to an orderer's host:port, beneath TLS; nil: over TCP.
+	Dial func(ctx context.Context, addr string) (net.Conn, error)
+	// Simple trusts one orderer of a BFT channel with what is newest, as Fabric's
+	// policy of that name does; else its peers share asking the others.
+	Simple bool
+
+	DialTimeout, MinBackoff, MaxBackoff time.Duration
+	// Stall is how long an orderer may keep back a block that another one attests
+	// (Fabric's blockCensorshipTimeoutKey); 0: 3 s.
+	Stall time.Duration
 }
 
 // An Override is where to go instead of a configured orderer endpoint.
@@ -155,6 +169,7 @@ func Default() Config {
 		NetworkID:   "dev",
 		MaxPeers:    256,
 		Leader:      election.Dynamic,
+		Role:        "peer",
 		Alive:       time.Second,
 		Judge:       true,
 		BindingLife: bindingLife,

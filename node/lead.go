@@ -1,10 +1,12 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 
@@ -78,16 +80,28 @@ func (c *Channel) newSource() Source {
 	if n.cfg.Source != nil {
 		return n.cfg.Source(c.name, c.conf.Load)
 	}
-	o := n.cfg.Orderers
-	return orderer.NewClient(orderer.ClientConfig{
-		Channel: c.name, Signer: n.cfg.Signer, Endpoints: c.endpoints, ClientCert: func() *tls.Certificate { return o.Certificate },
-		DialTimeout: o.DialTimeout, MinBackoff: o.MinBackoff, MaxBackoff: o.MaxBackoff, Stall: o.Stall,
-		Attest:    c.attest,
-		OnConnect: func(string) { n.metrics.reconnected(c.name) },
-		OnWatch:   c.watched,
-		Logger:    c.log,
-	})
+	conf := c.clientConfig()
+	conf.Prove = c.prove
+	conf.Others = func() []orderer.Sighting { return c.sources.list() }
+	conf.OnConnect = func(string) { n.metrics.reconnected(c.name) }
+	conf.OnFailure = func(_ string, err error, _ time.Duration) { n.metrics.lost(c.name, err) }
+	conf.OnWatch = c.watched
+	return orderer.NewClient(conf)
 }
+
+// clientConfig is how this node speaks to the channel's orderers.
+func (c *Channel) clientConfig() orderer.ClientConfig {
+	o := c.node.cfg.Orderers
+	return orderer.ClientConfig{
+		Channel: c.name, Signer: c.node.cfg.Signer, Endpoints: c.endpoints, ClientCert: func() *tls.Certificate { return o.Certificate },
+		Dial: o.Dial, DialTimeout: o.DialTimeout, MinBackoff: o.MinBackoff, MaxBackoff: o.MaxBackoff, Stall: c.stall(),
+		Attest: c.attest,
+		Logger: c.log,
+	}
+}
+
+// stall is how long an orderer may keep back a block that another one attests.
+func (c *Channel) stall() time.Duration { return cmp.Or(c.node.cfg.Orderers.Stall, 3*time.Second) }
 
 // attest judges a header by which one orderer accuses another of withholding.
 // One of a later configuration counts: else an orderer that withholds a

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"grapevine/election"
@@ -27,6 +28,8 @@ type metrics struct {
 	changes    *prometheus.CounterVec   // channel
 	leaderless *prometheus.CounterVec   // channel
 	reconnects *prometheus.CounterVec   // channel
+	left       *prometheus.CounterVec   // channel, reason
+	passed     *prometheus.CounterVec   // channel, status
 	known      *prometheus.GaugeVec     // channel
 	members    *prometheus.GaugeVec     // channel, state
 	happened   *prometheus.CounterVec   // channel, event
@@ -45,6 +48,8 @@ func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metri
 		changes:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_leader_changes_total", Help: "Leaders of the own organisation that came, as this peer saw it: elected, or itself as a static one."}, []string{"channel"}),
 		leaderless: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_leaderless_seconds_total", Help: "Time without an elected leader of the own organisation, as this peer saw it."}, []string{"channel"}),
 		reconnects: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_orderer_reconnects_total", Help: "Connections made to the ordering service."}, []string{"channel"}),
+		left:       prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_orderer_left_total", Help: "Orderers left while blocks were pulled from them, or not reached, by reason."}, []string{"channel", "reason"}),
+		passed:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_relay_forwarded_total", Help: "Envelopes handed on to an orderer, by its answer."}, []string{"channel", "status"}),
 		known:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gossip_membership_total_peers_known", Help: "Total known peers."}, []string{"channel"}),
 		members:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grapevine_members", Help: "Members heard of, by what this peer believes of them; itself not included."}, []string{"channel", "state"}),
 		happened:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_member_events_total", Help: "What happened to members; suspected and recovered are false suspicions."}, []string{"channel", "event"}),
@@ -53,7 +58,7 @@ func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metri
 		Name: "gossip_state_commit_duration", Help: "Time it takes to commit blocks, in seconds; several may be committed at once.", Buckets: prometheus.ExponentialBuckets(.001, 2, 14),
 	}, []string{"channel"})
 	m.expiry = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grapevine_certificate_expiry_seconds", Help: "Seconds until a certificate of this node ends, by its use."}, []string{"use"})
-	m.all = []prometheus.Collector{m.expiry, m.commits, m.rejected, m.handshakes, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.known, m.members, m.happened}
+	m.all = []prometheus.Collector{m.expiry, m.commits, m.rejected, m.handshakes, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened}
 	m.all = append(m.all, more...)
 	if reg == nil {
 		return m, nil
@@ -111,6 +116,20 @@ func (m *metrics) without(channel string, d time.Duration) {
 
 func (m *metrics) reconnected(channel string) { m.reconnects.WithLabelValues(channel).Inc() }
 
+// lost counts an orderer that was left.
+func (m *metrics) lost(channel string, err error) {
+	code := "orderer.unreachable"
+	if r := wire.ReasonOf(err); r != nil {
+		code = r.Code()
+	}
+	m.left.WithLabelValues(channel, code).Inc()
+}
+
+// forwarded counts an orderer's answer to what a relay handed on.
+func (m *metrics) forwarded(channel string, s common.Status) {
+	m.passed.WithLabelValues(channel, s.String()).Inc()
+}
+
 // member counts what happened to a member.
 func (m *metrics) member(channel string, e membership.Event) {
 	m.happened.WithLabelValues(channel, e.Kind.String()).Inc()
@@ -132,7 +151,7 @@ func (m *metrics) living(channel string, all []membership.Member) {
 
 func (m *metrics) forget(channel string) {
 	l := prometheus.Labels{"channel": channel}
-	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.known, m.members, m.happened, m.commits} {
+	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened, m.commits} {
 		v.DeletePartialMatch(l)
 	}
 }

@@ -62,6 +62,7 @@ type Node struct {
 	db        *ledger.DB
 	meet      *meeting
 	clients   *clients // nil: none are served
+	relays    relays
 	started   time.Time
 	internal  string     // the endpoint told to the own organisation; set by open
 	broken    chan error // holds the disk's failure, once
@@ -149,7 +150,7 @@ func (n *Node) open() error {
 			return fmt.Errorf("opening channel %s: %w", name, err)
 		}
 	}
-	if err := n.openClients(); err != nil {
+	if err := errors.Join(n.openClients(), n.openRelay()); err != nil {
 		return err
 	}
 	return listen(n.host, n.cfg.Listen)
@@ -192,6 +193,9 @@ func (n *Node) Run(ctx context.Context) error {
 	if n.clients != nil {
 		g.Go(func() error { return n.clients.server.Run(gctx, n.clients.listener) })
 	}
+	for i, s := range n.relays.servers {
+		g.Go(func() error { return s.Run(gctx, n.relays.listeners[i]) })
+	}
 	g.Go(func() error { return n.dropDisplaced(gctx) })
 	err := g.Wait()
 	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
@@ -217,6 +221,7 @@ func (n *Node) Close() error {
 			errs = append(errs, err)
 		}
 	}
+	errs = append(errs, n.relays.close())
 	if n.door != nil {
 		errs = append(errs, n.door.Close())
 	}
@@ -383,6 +388,9 @@ func (n *Node) Host() host.Host { return n.host }
 
 // PeerID is the libp2p peer ID of the node's host key.
 func (n *Node) PeerID() peer.ID { return n.host.ID() }
+
+// Role is "peer" or "relay".
+func (n *Node) Role() string { return n.cfg.Role }
 
 // Identity is the node's MSP identity.
 func (n *Node) Identity() *msp.Identity { return n.cfg.Signer.Identity() }

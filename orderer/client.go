@@ -9,12 +9,14 @@ import (
 	"iter"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
+	"google.golang.org/grpc"
 
 	"grapevine/msp"
 )
@@ -28,6 +30,8 @@ type ClientConfig struct {
 	// Avoid are keys of TLS certificates: an orderer that shows one is this node itself; nil: none.
 	Avoid func() []Key
 
+	// Dial makes a connection to host:port, beneath TLS; nil: over TCP.
+	Dial        func(ctx context.Context, addr string) (net.Conn, error)
 	DialTimeout time.Duration // 0: 3 s
 	MinBackoff  time.Duration // first pause after a failure; 0: 100 ms
 	MaxBackoff  time.Duration // longest pause; 0: 4 s; at most 10 s
@@ -35,6 +39,11 @@ type ClientConfig struct {
 
 	// Attest judges a header with its signatures, data nil, before its number may accuse an orderer. Nil believes it.
 	Attest func(b *common.Block) error
+	// Prove judges a header with its signatures by which an orderer is accused: it MUST follow the block of the given hash,
+	// which is zero where that isn't known. Nil believes it.
+	Prove func(b *common.Block, previous [32]byte) error
+	// Others is what is known of the orderers without asking them. What is fresh there spares a question. Nil: nothing.
+	Others func() []Sighting
 	// OnConnect is told the address (as configured) of the orderer that blocks come from, OnFailure each failure and
 	// the pause that follows. Both may be nil and must not block.
 	OnConnect func(addr string)
@@ -43,6 +52,13 @@ type ClientConfig struct {
 	// has none. It asks one orderer after another, at last the one that blocks come from. May be nil, must not block.
 	OnWatch func(newest uint64, err error)
 	Logger  *slog.Logger // nil: silence
+}
+
+// Sighting is the newest block that an orderer has shown, by a header with its signatures.
+type Sighting struct {
+	Address string // as configured
+	Newest  uint64
+	At      time.Time
 }
 
 // Client speaks to an ordering service, through whichever of its orderers answers. It is safe for concurrent use.
@@ -125,7 +141,7 @@ func (c *Client) Source() string {
 }
 
 func (c *Client) fetchFrom(ctx context.Context, e Endpoint, n uint64) (*common.Block, error) {
-	conn, err := dial(e, c.c.ClientCert(), c.c.DialTimeout, c.avoid(e))
+	conn, err := c.dial(e)
 	if err != nil {
 		return nil, err
 	}
@@ -159,6 +175,15 @@ func (c *Client) ask(ctx context.Context, to ab.AtomicBroadcastClient, n uint64,
 		return nil, fmt.Errorf("block %d for %d: %w", b.Header.Number, n, BadAnswer)
 	}
 	return b, nil
+}
+
+// dial prepares a connection to an orderer, which the first call on it will make.
+func (c *Client) dial(e Endpoint) (*grpc.ClientConn, error) {
+	var more []grpc.DialOption
+	if c.c.Dial != nil {
+		more = append(more, grpc.WithContextDialer(c.c.Dial))
+	}
+	return dial(e, c.c.ClientCert(), c.c.DialTimeout, c.avoid(e), more...)
 }
 
 // pick chooses the orderer to try: the preferred one, else the one that is configured behind the one tried last, else

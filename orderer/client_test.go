@@ -3,6 +3,7 @@ package orderer_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"iter"
 	"sync"
 	"sync/atomic"
@@ -13,6 +14,7 @@ import (
 	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
 	"github.com/stretchr/testify/require"
 
+	"grapevine/block"
 	"grapevine/deliver"
 	"grapevine/orderer"
 )
@@ -200,6 +202,78 @@ func TestClientStaysOnAnIdleChannel(t *testing.T) {
 		following.Wait()
 		require.Equal(t, int32(1), connects.Load())
 	}
+}
+
+// An orderer that accuses another, and can't prove it, isn't heard for a while.
+func TestClientDoesNotHearALiar(t *testing.T) {
+	w := plain(t)
+	a, b := newFake(t, w, 3, ""), newFake(t, w, 3, "")
+	byAddr := map[string]*fake{a.addr: a, b.addr: b}
+	conf := w.quick(func() []orderer.Endpoint { return w.endpoints(a, b) })
+	var connects atomic.Int32
+	conf.OnConnect = func(string) { connects.Add(1) }
+	conf.Prove = func(*common.Block, [32]byte) error { return orderer.BadAnswer }
+	unproven := make(chan struct{}, 1)
+	conf.OnWatch = func(_ uint64, err error) {
+		if errors.Is(err, orderer.BadAnswer) {
+			select {
+			case unproven <- struct{}{}:
+			default:
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	c := orderer.NewClient(conf)
+	followed := make(chan *fake, 1)
+	var following sync.WaitGroup
+	following.Go(func() {
+		for blk, err := range c.Blocks(ctx, 0) {
+			if err == nil && blk.Header.Number == 2 {
+				followed <- byAddr[c.Source()]
+			}
+		}
+	})
+	honest := <-followed
+	liar := a
+	if honest == a {
+		liar = b
+	}
+	liar.set(func(f *fake) { f.height = 1000 })
+	select {
+	case <-unproven:
+	case <-ctxFor(t, waitLimit).Done():
+		t.Error("nobody was accused")
+	}
+	honest.until(t, func(f *fake) bool { return f.probes >= 3 }) // the liar's turn is another's
+	cancel()
+	following.Wait()
+	require.Equal(t, int32(1), connects.Load())
+}
+
+// What is known of the others spares asking them, as long as it is fresh; it is no proof.
+func TestClientHearsOfOthers(t *testing.T) {
+	w := plain(t)
+	a, b := newFake(t, w, 9, ""), newFake(t, w, 9, "")
+	byAddr := map[string]*fake{a.addr: a, b.addr: b}
+	conf := w.quick(func() []orderer.Endpoint { return w.endpoints(a, b) })
+	var first sync.Once
+	conf.OnConnect = func(addr string) { first.Do(func() { byAddr[addr].set(func(f *fake) { f.hold = 5 }) }) }
+	conf.Others = func() (out []orderer.Sighting) {
+		for addr := range byAddr {
+			out = append(out, orderer.Sighting{Address: addr, Newest: 8, At: time.Now()})
+		}
+		return out
+	}
+	var proven atomic.Int32
+	conf.Prove = func(b *common.Block, previous [32]byte) error {
+		require.Equal(t, uint64(5), b.Header.Number, "the block that is missing")
+		require.Equal(t, block.HeaderHash(blockAt(4).Header), previous)
+		proven.Add(1)
+		return nil
+	}
+	expect(t, orderer.NewClient(conf).Blocks(ctxFor(t, waitLimit), 0), 0, 8)
+	require.EqualValues(t, 1, proven.Load())
+	require.Equal(t, 1, a.probes+b.probes, "the proof alone")
 }
 
 func TestClientReconnectsWhenEndpointsChange(t *testing.T) {

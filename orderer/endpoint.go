@@ -58,15 +58,15 @@ func clientTLS(e Endpoint, client *tls.Certificate, check func(*x509.Certificate
 }
 
 // dial prepares a connection, which the first call on it will make.
-func dial(e Endpoint, client *tls.Certificate, timeout time.Duration, check func(*x509.Certificate) error) (*grpc.ClientConn, error) {
+func dial(e Endpoint, client *tls.Certificate, timeout time.Duration, check func(*x509.Certificate) error, more ...grpc.DialOption) (*grpc.ClientConn, error) {
 	conf := clientTLS(e, client, check)
-	conn, err := grpc.NewClient("passthrough:///"+e.target(),
+	conn, err := grpc.NewClient("passthrough:///"+e.target(), append(more,
 		grpc.WithTransportCredentials(credentials.NewTLS(conf)),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: grpcbackoff.DefaultConfig, MinConnectTimeout: timeout}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingEvery, Timeout: pingAnswer, PermitWithoutStream: true}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage), grpc.MaxCallSendMsgSize(maxMessage)),
 		grpc.WithDisableServiceConfig(),
-	)
+	)...)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w: %w", e.target(), Unreachable, err)
 	}

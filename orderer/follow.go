@@ -10,6 +10,8 @@ import (
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
 	"google.golang.org/grpc"
+
+	"grapevine/block"
 )
 
 // errReconfigured ends a stream because the endpoints have changed. Fabric drops every connection then, so that the load
@@ -23,8 +25,11 @@ type follower struct {
 	yield  func(*common.Block, error) bool
 	done   bool // the consumer has had enough
 
+	barred map[string]time.Time // watch's own: orderers whose word doesn't count, until when
+
 	mu      sync.Mutex
 	flow    uint64        // guarded by mu: next, for the watch to read
+	tip     [32]byte      // guarded by mu: hash of the block before flow; zero: unknown
 	since   time.Time     // guarded by mu: when the consumer took the present block; zero while the stream is waited for
 	holding time.Duration // guarded by mu: for how long the consumer has held the stream up, before since
 }
@@ -39,7 +44,7 @@ func (f *follower) once(ctx context.Context) (addr string, err error) {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	conn, err := dial(e, c.c.ClientCert(), c.c.DialTimeout, c.avoid(e))
+	conn, err := c.dial(e)
 	if err != nil {
 		return e.Address, err
 	}
@@ -62,7 +67,7 @@ func (f *follower) once(ctx context.Context) (addr string, err error) {
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer cancel(nil)
-	f.flowing()
+	f.flowing(f.tip)
 	watching.Go(func() { cancel(f.watch(ctx, e, known)) })
 
 	err = f.receive(stream)
@@ -94,81 +99,8 @@ func (f *follower) receive(stream grpc.ServerStreamingClient[ab.DeliverResponse]
 			return nil
 		}
 		f.next++
-		f.flowing()
+		f.flowing(block.HeaderHash(b.Header))
 	}
-}
-
-// watch asks another orderer for its newest block, again and again, and returns when this one stalls or the endpoints
-// have changed. With only one orderer, it asks that one over another connection: the stream may be dead in itself.
-func (f *follower) watch(ctx context.Context, current Endpoint, known []Endpoint) error {
-	c := f.client
-	every := c.c.Stall / 2
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	conns := make(map[string]*grpc.ClientConn) // by address; at most one per endpoint
-	defer func() {
-		for _, conn := range conns {
-			conn.Close()
-		}
-	}()
-	var w watch
-	asked, failed := current.Address, 0
-	for {
-		f.busy() // begins a new interval
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		if !same(c.c.Endpoints(), known) {
-			return errReconfigured
-		}
-		e := known[(index(known, asked)+1)%len(known)]
-		if e.Address == current.Address && len(known) > 1 && failed < len(known)-1 {
-			e = known[(index(known, e.Address)+1)%len(known)]
-		}
-		asked = e.Address
-		newest, err := c.newest(ctx, e, conns, every)
-		if ctx.Err() == nil && c.c.OnWatch != nil {
-			c.c.OnWatch(newest, err)
-		}
-		if err != nil {
-			failed++
-			continue // says nothing about the one we follow
-		}
-		failed = 0
-		next, busy := f.progress()
-		if w.observe(next, newest, busy > every/2) {
-			c.mu.Lock()
-			c.prefer = e.Address
-			c.mu.Unlock()
-			return fmt.Errorf("%s has block %d, no block %d from here: %w", e.Address, newest, next, Stalled)
-		}
-	}
-}
-
-// newest is the number of the newest block that an orderer has.
-func (c *Client) newest(ctx context.Context, e Endpoint, conns map[string]*grpc.ClientConn, limit time.Duration) (uint64, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	conn := conns[e.Address]
-	if conn == nil {
-		var err error
-		if conn, err = dial(e, c.c.ClientCert(), c.c.DialTimeout, c.avoid(e)); err != nil {
-			return 0, err
-		}
-		conns[e.Address] = conn
-	}
-	b, err := c.ask(ctx, ab.NewAtomicBroadcastClient(conn), Newest, ab.SeekInfo_HEADER_WITH_SIG)
-	if err != nil {
-		return 0, err
-	}
-	if c.c.Attest != nil && b.Header.Number > 0 { // nobody signs block 0, and it accuses nobody
-		if err := c.c.Attest(b); err != nil {
-			return 0, fmt.Errorf("attest block %d: %w", b.Header.Number, err)
-		}
-	}
-	return b.Header.Number, nil
 }
 
 // connected notes the orderer that blocks come from; an empty address says that there is none.
@@ -182,10 +114,10 @@ func (c *Client) connected(addr string) {
 }
 
 // flowing tells the watch how far the stream has come.
-func (f *follower) flowing() {
+func (f *follower) flowing(tip [32]byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.flow = f.next
+	f.flow, f.tip = f.next, tip
 }
 
 // held notes that the consumer takes a block, or comes back for the next one.

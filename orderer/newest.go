@@ -7,11 +7,36 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	"google.golang.org/grpc"
 )
 
 // hedge is how long the next orderer waits for the one before to answer.
 const hedge = 300 * time.Millisecond
+
+// Prober asks one orderer for its newest header, again and again, over one connection. It is used by one goroutine.
+type Prober struct {
+	client *Client
+	to     Endpoint
+	conns  map[string]*grpc.ClientConn
+}
+
+// Prober prepares one for an endpoint.
+func (c *Client) Prober(to Endpoint) *Prober {
+	return &Prober{client: c, to: to, conns: make(map[string]*grpc.ClientConn, 1)}
+}
+
+// Newest returns the orderer's newest header with its signatures, attested; a configuration block comes whole.
+func (p *Prober) Newest(ctx context.Context) (*common.Block, error) {
+	return p.client.newestHeader(ctx, p.to, p.conns, p.client.c.DialTimeout)
+}
+
+// Close ends the connection.
+func (p *Prober) Close() {
+	for _, c := range p.conns {
+		c.Close()
+	}
+}
 
 // Newest returns the number of the newest block that some orderer has, and that it can prove with a header and its
 // signatures. It asks one orderer after another, each a moment after the one before, and takes the first answer; its

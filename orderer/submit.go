@@ -127,7 +127,7 @@ func (s *submission) once(ctx context.Context, e Endpoint, envs <-chan *common.E
 	c := s.client
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	conn, err := dial(e, c.c.ClientCert(), c.c.DialTimeout, c.avoid(e))
+	conn, err := c.dial(e)
 	if err != nil {
 		return err
 	}

@@ -29,6 +29,7 @@ const (
 	KindRaft      = "raft"      // between the orderers of the channel
 	KindElection  = "election"  // who pulls blocks for an organisation
 	KindSnapshots = "snapshots" // of the world state
+	KindSighting  = "sighting"  // what orderers have, within an organisation
 )
 
 // Topics of a channel's GossipSub. They need no channel in their names, for a
@@ -57,6 +58,8 @@ const (
 	MaxBallot = 2 << 10
 	// MaxOffer bounds a SnapshotOffer.
 	MaxOffer = 1 << 20
+	// MaxSighting bounds what a peer says at once on a stream of kind "sighting".
+	MaxSighting = 64 << 10
 	// MaxBlock bounds a marshalled block, in the network and in the ledger.
 	// A channel's absolute_max_bytes bounds it further.
 	MaxBlock = 100<<20 + 1<<20

@@ -130,7 +130,7 @@ func (x BlocksStatus_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use BlocksStatus_Code.Descriptor instead.
 func (BlocksStatus_Code) EnumDescriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{9, 0}
+	return file_wire_wire_proto_rawDescGZIP(), []int{10, 0}
 }
 
 type SnapshotsRequest_What int32
@@ -182,7 +182,7 @@ func (x SnapshotsRequest_What) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SnapshotsRequest_What.Descriptor instead.
 func (SnapshotsRequest_What) EnumDescriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{14, 0}
+	return file_wire_wire_proto_rawDescGZIP(), []int{15, 0}
 }
 
 type SnapshotsStatus_Code int32
@@ -234,7 +234,7 @@ func (x SnapshotsStatus_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SnapshotsStatus_Code.Descriptor instead.
 func (SnapshotsStatus_Code) EnumDescriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{15, 0}
+	return file_wire_wire_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // Announcement, on a channel's topic "blocks", tells of one block.
@@ -1062,6 +1062,60 @@ func (x *Ballot) GetAsk() bool {
 	return false
 }
 
+// Sighting is what peers of one organisation tell each other on a stream of kind "sighting": the newest block that an
+// orderer has shown. It counts by the orderers' signatures, whoever tells.
+type Sighting struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Orderer       string                 `protobuf:"bytes,1,opt,name=orderer,proto3" json:"orderer,omitempty"` // host:port, as the channel's configuration names it
+	Block         []byte                 `protobuf:"bytes,2,opt,name=block,proto3" json:"block,omitempty"`     // common.Block without its data, marshalled
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Sighting) Reset() {
+	*x = Sighting{}
+	mi := &file_wire_wire_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Sighting) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Sighting) ProtoMessage() {}
+
+func (x *Sighting) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Sighting.ProtoReflect.Descriptor instead.
+func (*Sighting) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Sighting) GetOrderer() string {
+	if x != nil {
+		return x.Orderer
+	}
+	return ""
+}
+
+func (x *Sighting) GetBlock() []byte {
+	if x != nil {
+		return x.Block
+	}
+	return nil
+}
+
 // BlocksRequest opens a stream of kind "blocks".
 type BlocksRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1075,7 +1129,7 @@ type BlocksRequest struct {
 
 func (x *BlocksRequest) Reset() {
 	*x = BlocksRequest{}
-	mi := &file_wire_wire_proto_msgTypes[8]
+	mi := &file_wire_wire_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1087,7 +1141,7 @@ func (x *BlocksRequest) String() string {
 func (*BlocksRequest) ProtoMessage() {}
 
 func (x *BlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[8]
+	mi := &file_wire_wire_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1100,7 +1154,7 @@ func (x *BlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlocksRequest.ProtoReflect.Descriptor instead.
 func (*BlocksRequest) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{8}
+	return file_wire_wire_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *BlocksRequest) GetFirst() uint64 {
@@ -1145,7 +1199,7 @@ type BlocksStatus struct {
 
 func (x *BlocksStatus) Reset() {
 	*x = BlocksStatus{}
-	mi := &file_wire_wire_proto_msgTypes[9]
+	mi := &file_wire_wire_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1157,7 +1211,7 @@ func (x *BlocksStatus) String() string {
 func (*BlocksStatus) ProtoMessage() {}
 
 func (x *BlocksStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[9]
+	mi := &file_wire_wire_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1170,7 +1224,7 @@ func (x *BlocksStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlocksStatus.ProtoReflect.Descriptor instead.
 func (*BlocksStatus) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_wire_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *BlocksStatus) GetCode() BlocksStatus_Code {
@@ -1215,7 +1269,7 @@ type ConsenterClaim struct {
 
 func (x *ConsenterClaim) Reset() {
 	*x = ConsenterClaim{}
-	mi := &file_wire_wire_proto_msgTypes[10]
+	mi := &file_wire_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1227,7 +1281,7 @@ func (x *ConsenterClaim) String() string {
 func (*ConsenterClaim) ProtoMessage() {}
 
 func (x *ConsenterClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[10]
+	mi := &file_wire_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1240,7 +1294,7 @@ func (x *ConsenterClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsenterClaim.ProtoReflect.Descriptor instead.
 func (*ConsenterClaim) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ConsenterClaim) GetKey() []byte {
@@ -1297,7 +1351,7 @@ type SnapshotManifest struct {
 
 func (x *SnapshotManifest) Reset() {
 	*x = SnapshotManifest{}
-	mi := &file_wire_wire_proto_msgTypes[11]
+	mi := &file_wire_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1309,7 +1363,7 @@ func (x *SnapshotManifest) String() string {
 func (*SnapshotManifest) ProtoMessage() {}
 
 func (x *SnapshotManifest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[11]
+	mi := &file_wire_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1322,7 +1376,7 @@ func (x *SnapshotManifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotManifest.ProtoReflect.Descriptor instead.
 func (*SnapshotManifest) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SnapshotManifest) GetFormat() uint32 {
@@ -1445,7 +1499,7 @@ type SnapshotAttestation struct {
 
 func (x *SnapshotAttestation) Reset() {
 	*x = SnapshotAttestation{}
-	mi := &file_wire_wire_proto_msgTypes[12]
+	mi := &file_wire_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1457,7 +1511,7 @@ func (x *SnapshotAttestation) String() string {
 func (*SnapshotAttestation) ProtoMessage() {}
 
 func (x *SnapshotAttestation) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[12]
+	mi := &file_wire_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1470,7 +1524,7 @@ func (x *SnapshotAttestation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotAttestation.ProtoReflect.Descriptor instead.
 func (*SnapshotAttestation) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SnapshotAttestation) GetMspId() string {
@@ -1519,7 +1573,7 @@ type SnapshotOffer struct {
 
 func (x *SnapshotOffer) Reset() {
 	*x = SnapshotOffer{}
-	mi := &file_wire_wire_proto_msgTypes[13]
+	mi := &file_wire_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1531,7 +1585,7 @@ func (x *SnapshotOffer) String() string {
 func (*SnapshotOffer) ProtoMessage() {}
 
 func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[13]
+	mi := &file_wire_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1544,7 +1598,7 @@ func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
 func (*SnapshotOffer) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SnapshotOffer) GetManifest() []byte {
@@ -1575,7 +1629,7 @@ type SnapshotsRequest struct {
 
 func (x *SnapshotsRequest) Reset() {
 	*x = SnapshotsRequest{}
-	mi := &file_wire_wire_proto_msgTypes[14]
+	mi := &file_wire_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1587,7 +1641,7 @@ func (x *SnapshotsRequest) String() string {
 func (*SnapshotsRequest) ProtoMessage() {}
 
 func (x *SnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[14]
+	mi := &file_wire_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1600,7 +1654,7 @@ func (x *SnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotsRequest) GetWhat() SnapshotsRequest_What {
@@ -1651,7 +1705,7 @@ type SnapshotsStatus struct {
 
 func (x *SnapshotsStatus) Reset() {
 	*x = SnapshotsStatus{}
-	mi := &file_wire_wire_proto_msgTypes[15]
+	mi := &file_wire_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1717,7 @@ func (x *SnapshotsStatus) String() string {
 func (*SnapshotsStatus) ProtoMessage() {}
 
 func (x *SnapshotsStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[15]
+	mi := &file_wire_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1730,7 @@ func (x *SnapshotsStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotsStatus.ProtoReflect.Descriptor instead.
 func (*SnapshotsStatus) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotsStatus) GetCode() SnapshotsStatus_Code {
@@ -1784,7 +1838,10 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\x04term\x18\x04 \x01(\x04R\x04term\x12\x14\n" +
 	"\x05reach\x18\x05 \x01(\rR\x05reach\x12\x16\n" +
 	"\x06height\x18\x06 \x01(\x04R\x06height\x12\x10\n" +
-	"\x03ask\x18\a \x01(\bR\x03ask\"j\n" +
+	"\x03ask\x18\a \x01(\bR\x03ask\":\n" +
+	"\bSighting\x12\x18\n" +
+	"\aorderer\x18\x01 \x01(\tR\aorderer\x12\x14\n" +
+	"\x05block\x18\x02 \x01(\fR\x05block\"j\n" +
 	"\rBlocksRequest\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x14\n" +
@@ -1870,7 +1927,7 @@ func file_wire_wire_proto_rawDescGZIP() []byte {
 }
 
 var file_wire_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_wire_wire_proto_goTypes = []any{
 	(Claim_Act)(0),              // 0: grapevine.wire.v1.Claim.Act
 	(BlocksStatus_Code)(0),      // 1: grapevine.wire.v1.BlocksStatus.Code
@@ -1884,14 +1941,15 @@ var file_wire_wire_proto_goTypes = []any{
 	(*Claim)(nil),               // 9: grapevine.wire.v1.Claim
 	(*SignedClaim)(nil),         // 10: grapevine.wire.v1.SignedClaim
 	(*Ballot)(nil),              // 11: grapevine.wire.v1.Ballot
-	(*BlocksRequest)(nil),       // 12: grapevine.wire.v1.BlocksRequest
-	(*BlocksStatus)(nil),        // 13: grapevine.wire.v1.BlocksStatus
-	(*ConsenterClaim)(nil),      // 14: grapevine.wire.v1.ConsenterClaim
-	(*SnapshotManifest)(nil),    // 15: grapevine.wire.v1.SnapshotManifest
-	(*SnapshotAttestation)(nil), // 16: grapevine.wire.v1.SnapshotAttestation
-	(*SnapshotOffer)(nil),       // 17: grapevine.wire.v1.SnapshotOffer
-	(*SnapshotsRequest)(nil),    // 18: grapevine.wire.v1.SnapshotsRequest
-	(*SnapshotsStatus)(nil),     // 19: grapevine.wire.v1.SnapshotsStatus
+	(*Sighting)(nil),            // 12: grapevine.wire.v1.Sighting
+	(*BlocksRequest)(nil),       // 13: grapevine.wire.v1.BlocksRequest
+	(*BlocksStatus)(nil),        // 14: grapevine.wire.v1.BlocksStatus
+	(*ConsenterClaim)(nil),      // 15: grapevine.wire.v1.ConsenterClaim
+	(*SnapshotManifest)(nil),    // 16: grapevine.wire.v1.SnapshotManifest
+	(*SnapshotAttestation)(nil), // 17: grapevine.wire.v1.SnapshotAttestation
+	(*SnapshotOffer)(nil),       // 18: grapevine.wire.v1.SnapshotOffer
+	(*SnapshotsRequest)(nil),    // 19: grapevine.wire.v1.SnapshotsRequest
+	(*SnapshotsStatus)(nil),     // 20: grapevine.wire.v1.SnapshotsStatus
 }
 var file_wire_wire_proto_depIdxs = []int32{
 	0, // 0: grapevine.wire.v1.Claim.act:type_name -> grapevine.wire.v1.Claim.Act
@@ -1916,7 +1974,7 @@ func file_wire_wire_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_wire_proto_rawDesc), len(file_wire_wire_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   16,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -187,7 +187,7 @@ func effect(t *testing.T, role conf.Role, k *conf.Key) string {
 	try := map[conf.Kind][]string{
 		conf.String: {"other"}, conf.Bool: {"true", "false"}, conf.Int: {"7"}, conf.Bytes: {"4096"}, conf.Duration: {"17s"}, conf.List: {"one"},
 		conf.Dial: {"127.0.0.1:1234"}, conf.Endpoint: {"127.0.0.1:1234"}, conf.Listen: {"127.0.0.1:1234"}, conf.Dials: {"127.0.0.1:1234"}, conf.Multi: {"/ip4/127.0.0.1/tcp/1234"},
-		conf.Path: {"."}, conf.Paths: {"."}, conf.Overrides: {"[{from: 'a:1', to: 'b:2'}]"},
+		conf.Path: {"."}, conf.Paths: {"."}, conf.Overrides: {"[{from: 'a:1', to: 'b:2'}]"}, conf.Fronts: {"[{from: 'a:1', listenAddress: 'b:2'}]"},
 	}[k.Kind]
 	if len(k.Enum) > 0 {
 		try = k.Enum

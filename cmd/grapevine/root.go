@@ -30,7 +30,7 @@ var verbs = []func(a *app) *cobra.Command{
 	newStatusCmd,
 	newPeerCmd,
 	newPeersCmd,
-	newOrdererCmd, newOSNAdminCmd,
+	newOrdererCmd, newOSNAdminCmd, newRelayCmd,
 	newChannelCmd,
 	newLeaderCmd,
 	newBlockCmd,

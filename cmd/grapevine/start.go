@@ -27,23 +27,48 @@ core.yaml, as Fabric's peers have it, and CORE_ variables.`,
 		Example: "  grapevine peer start --config core.yaml\n  CORE_PEER_ID=peer1 grapevine peer start",
 		Args:    exactly(), Annotations: next("grapevine status", "grapevine channel join CH --block FILE"),
 	}
-	start.RunE = func(c *cobra.Command, _ []string) error {
-		s := a.settings(conf.RolePeer)
-		a.tellFindings(s)
-		p, err := s.Peer()
-		if err != nil {
-			return err
-		}
-		log, err := a.log(p.Logging, p.ID)
-		if err != nil {
-			return err
-		}
-		return a.untilStopped(c.Context(), func(ctx context.Context) error {
-			return serve.Peer(ctx, p, build(), log)
-		})
-	}
+	start.RunE = func(c *cobra.Command, _ []string) error { return a.runPeer(c.Context(), serve.Peer) }
 	c.AddCommand(start)
 	return c
+}
+
+func newRelayCmd(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use: "relay", Short: "Serve the blocks to Fabric peers", GroupID: groupOperate,
+		Example: "  grapevine relay start --config core.yaml --config grapevine.yaml",
+	}
+	start := &cobra.Command{
+		Use: "start", Short: "Run a relay in the foreground",
+		Long: `Run a peer whose work is to serve unmodified Fabric peers, in the foreground, until
+SIGINT or SIGTERM. A Fabric peer whose core.yaml names the relay in
+peer.deliveryclient.addressOverrides follows its channels through it, and its
+gateway submits through it. Only blocks whose orderers' signatures hold are
+served; a relay that lags, or has lost the orderers, answers SERVICE_UNAVAILABLE.
+
+Its configuration is a peer's, and says with relay.listenAddress where Fabric
+peers of Raft channels reach it; relay.orderers names one address for each
+orderer of a BFT channel. A peer start with these keys serves the same.`,
+		Example: "  grapevine relay start --config core.yaml --config grapevine.yaml\n  GRAPEVINE_RELAY_LISTENADDRESS=0.0.0.0:7055 grapevine relay start",
+		Args:    exactly(), Annotations: next("grapevine channel join CH --block FILE", "grapevine status"),
+	}
+	start.RunE = func(c *cobra.Command, _ []string) error { return a.runPeer(c.Context(), serve.Relay) }
+	c.AddCommand(start)
+	return c
+}
+
+// runPeer runs what serves a peer's configuration.
+func (a *app) runPeer(ctx context.Context, run func(context.Context, *conf.Peer, admin.Build, *serve.Log) error) error {
+	s := a.settings(conf.RolePeer)
+	a.tellFindings(s)
+	p, err := s.Peer()
+	if err != nil {
+		return err
+	}
+	log, err := a.log(p.Logging, p.ID)
+	if err != nil {
+		return err
+	}
+	return a.untilStopped(ctx, func(ctx context.Context) error { return run(ctx, p, build(), log) })
 }
 
 func newOrdererCmd(a *app) *cobra.Command {

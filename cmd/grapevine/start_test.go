@@ -88,6 +88,10 @@ func TestBadStarts(t *testing.T) {
 		"CF6 both flags":      {exit: 3, code: "CFG012", env: append(peerEnv("PEER_GOSSIP_USELEADERELECTION", "true"), "CORE_PEER_GOSSIP_ORGLEADER=true")},
 		"no identity":         {exit: 3, code: "CFG023", env: peerEnv("PEER_LOCALMSPID", "")},
 		"no such file":        {exit: 3, code: "CFG001", edit: func(t *testing.T, dir string) { require.NoError(t, os.Remove(filepath.Join(dir, "core.yaml"))) }},
+		"a relay nowhere":     {exit: 3, code: "FAB001", role: "relay", says: "relay.listenAddress"},
+		"a relay without TLS": {exit: 3, code: "FAB002", role: "relay", env: []string{"GRAPEVINE_RELAY_LISTENADDRESS=127.0.0.1:0", "CORE_PEER_TLS_CERT_FILE=", "CORE_PEER_TLS_KEY_FILE="}, says: "relay.tls.cert.file"},
+		"CF9 a relay's port":  {exit: 3, code: "CFG009", role: "relay", env: append(relayTLS(), "GRAPEVINE_RELAY_LISTENADDRESS="+busy.Addr().String()), says: "another process"},
+		"a relay's orderers":  {exit: 3, code: "CFG004", role: "relay", env: []string{"GRAPEVINE_RELAY_ORDERERS=[{from: 'o:7050'}]"}, says: "listenAddress"},
 		"no TLS":              {exit: 3, code: "CFG006", role: "orderer", env: []string{"ORDERER_GENERAL_TLS_ENABLED=false"}},
 		"no genesis block": {
 			exit: 3, code: "BLK003", role: "orderer", env: []string{"ORDERER_GENERAL_BOOTSTRAPMETHOD=file", "ORDERER_GENERAL_BOOTSTRAPFILE=noise"},
@@ -101,6 +105,9 @@ func TestBadStarts(t *testing.T) {
 				c.edit(t, dir)
 			}
 			args := []string{"peer", "start", "--config", "core.yaml", "-q"}
+			if c.role == "relay" {
+				args[0] = c.role
+			}
 			if c.role == "orderer" {
 				args = []string{"orderer", "start", "--config", "orderer.yaml", "-q"}
 			}
@@ -114,6 +121,30 @@ func TestBadStarts(t *testing.T) {
 			require.Contains(t, told, c.says)
 			require.NotContains(t, r.err, "goroutine ")
 			require.Empty(t, r.out)
+		})
+	}
+}
+
+// relayTLS names the peer's TLS certificate as the relay's.
+func relayTLS() []string {
+	return []string{"GRAPEVINE_RELAY_TLS_CERT_FILE=" + onePeer + "tls/server.crt", "GRAPEVINE_RELAY_TLS_KEY_FILE=" + onePeer + "tls/server.key"}
+}
+
+// A relay is a peer that says it is one, and listens for Fabric peers; a peer
+// with the same keys does the same.
+func TestRelayRuns(t *testing.T) {
+	for _, role := range []string{"relay", "peer"} {
+		t.Run(role, func(t *testing.T) {
+			dir := site(t)
+			write(t, dir, "grapevine.yaml", []byte("relay:\n  listenAddress: 127.0.0.1:0\n  orderers: [{from: 'orderer1.example.com:7050', listenAddress: '127.0.0.1:0'}]\n  tls: {cert: {file: "+
+				onePeer+"tls/server.crt}, key: {file: "+onePeer+"tls/server.key}}\n"))
+			r := background(dir, role, "start", "--config", "core.yaml", "--config", "grapevine.yaml")
+			p := play{dir: dir}
+			s := r.up(t, p, filepath.Join(dir, "data"))
+			require.Equal(t, role, s["role"])
+			p.object(t, 0, "channel", "join", "mychannel", "--block", fixtures(t, "raft", "genesis.block"), "--target", filepath.Join(dir, "data"))
+			r.signals <- syscall.SIGTERM
+			require.Equal(t, 0, <-r.code, &r.err)
 		})
 	}
 }

@@ -42,7 +42,7 @@ func (s *Server) Status() *Status {
 	out := &Status{PID: os.Getpid(), Version: s.Build.Version, Operations: s.Operations, Role: "peer", Healthy: true}
 	id := s.Identity
 	if s.Peer != nil {
-		id = s.Peer.Identity()
+		id, out.Role = s.Peer.Identity(), s.Peer.Role()
 		out.NodeRef = s.ref(id, s.Peer.PeerID())
 		out.Listen, out.StartedAt = s.Peer.Listen(), Time{s.Peer.Started()}
 		for _, c := range s.Peer.Channels() {

@@ -77,6 +77,12 @@ func nodeOf(v *Value) (*yaml.Node, error) {
 			list = append(list, m)
 		}
 		from = list
+	case []Front:
+		var list []map[string]string
+		for _, f := range p {
+			list = append(list, map[string]string{"from": f.From, "listenAddress": f.Listen})
+		}
+		from = list
 	case nil:
 		from = v.Text
 	}

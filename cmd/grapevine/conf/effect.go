@@ -24,6 +24,8 @@ var effective = lowered(
 	"peer.gossip.aliveTimeInterval", "peer.gossip.skipBlockVerification",
 	"peer.deliveryclient.connTimeout", "peer.deliveryclient.minimalReconnectInterval",
 	"peer.deliveryclient.reConnectBackoffThreshold", "peer.deliveryclient.addressOverrides",
+	"peer.deliveryclient.blockCensorshipTimeoutKey", "peer.deliveryclient.policy",
+	"relay.listenAddress", "relay.orderers", "relay.tls.cert.file", "relay.tls.key.file",
 	"operations.listenAddress", "operations.tls.enabled", "operations.tls.cert.file", "operations.tls.key.file",
 	"operations.tls.clientAuthRequired", "operations.tls.clientRootCAs.files", "metrics.provider",
 	"fabricCompat.listenAddress", "peer.tls.clientAuthRequired", "peer.tls.clientRootCAs.files",
@@ -52,7 +54,6 @@ func lowered(paths ...string) map[string]bool {
 var needed = map[string]string{
 	"peer.bccsp.default":    "PKCS11",
 	"general.bccsp.default": "PKCS11",
-	"relay.listenaddress":   "",
 	"events.validity":       "fabricPeer",
 	"metrics.provider":      "statsd",
 }

@@ -178,7 +178,7 @@ func (w *walker) walk(path string, n *yaml.Node, depth int) bool {
 	}
 	low := strings.ToLower(path)
 	key := w.schema.byPath[low]
-	if n.Kind != yaml.MappingNode || (key != nil && (key.Kind == Overrides || key.Kind == Anything)) {
+	if n.Kind != yaml.MappingNode || (key != nil && (key.Kind == Overrides || key.Kind == Fronts || key.Kind == Anything)) {
 		return w.value(path, low, n)
 	}
 	for i := 0; i+1 < len(n.Content); i += 2 {

@@ -24,12 +24,13 @@ const (
 	Path                  // a file or folder; relative to the file that names it [string]
 	Paths                 // a list of them [[]string]
 	Overrides             // peer.deliveryclient.addressOverrides [[]Override]
+	Fronts                // relay.orderers [[]Front]
 	Anything              // not looked at [string]
 )
 
 var kindNames = [...]string{
 	"string", "true or false", "whole number", "size in bytes", "duration", "list", "host:port", "host:port or multiaddr, or several", "host:port",
-	"list of host:port or multiaddr", "list of multiaddrs", "path", "list of paths", "list of {from, to, caCertsFile}", "anything",
+	"list of host:port or multiaddr", "list of multiaddrs", "path", "list of paths", "list of {from, to, caCertsFile}", "list of {from, listenAddress}", "anything",
 }
 
 func (k Kind) String() string { return kindNames[k] }

@@ -52,7 +52,7 @@ var gossipKeys = []Key{
 	{Path: "peer.deliveryclient.reConnectBackoffThreshold", Kind: Duration, Treatment: Honoured, Default: "10s", Fabric: "3600s", zero: zeroDefault, Meaning: "The longest pause between two attempts; capped at 10s."},
 	{Path: "peer.deliveryclient.minimalReconnectInterval", Kind: Duration, Treatment: Honoured, Default: "100ms", Fabric: "100ms", zero: zeroDefault, Meaning: "The shortest pause between two attempts."},
 	{Path: "peer.deliveryclient.connTimeout", Kind: Duration, Treatment: Honoured, Default: "3s", Fabric: "3s", zero: zeroDefault, Meaning: "How long a connection to an orderer may take."},
-	{Path: "peer.deliveryclient.blockCensorshipTimeoutKey", Kind: Duration, Treatment: Honoured, Default: "30s", Fabric: "30s", zero: zeroDefault, Meaning: "How long an orderer may keep back a block that another one attests (Fabric spells the key so)."},
+	{Path: "peer.deliveryclient.blockCensorshipTimeoutKey", Kind: Duration, Treatment: Honoured, Default: "3s", Fabric: "30s", zero: zeroDefault, Meaning: "How long an orderer may keep back a block that another one attests (Fabric spells the key so)."},
 	{Path: "peer.deliveryclient.addressOverrides", Kind: Overrides, Treatment: Honoured, Absent: "none", Fabric: "none", Meaning: "Orderer addresses to replace: from, to, caCertsFile. In the environment, an inline YAML list."},
 	{Path: "peer.deliveryclient.policy", Kind: String, Treatment: Honoured, Default: "cluster", Fabric: "cluster", Enum: []string{"cluster", "simple"}, Meaning: "simple takes blocks from one orderer; cluster watches the others for blocks it keeps back."},
 }

@@ -78,8 +78,9 @@ var ownKeys = []Key{
 	{Path: "events.fabricPeer", Kind: Dial, Treatment: Honoured, Absent: "none", Meaning: "The own organisation's Fabric peer that judges, with validity fabricPeer."},
 	{Path: "fabricCompat.listenAddress", Kind: Listen, Treatment: Honoured, Absent: "off", Meaning: "A peer's gRPC services for Fabric's clients."},
 	{Path: "relay.listenAddress", Kind: Listen, Treatment: Honoured, Absent: "off", Meaning: "Where the relay serves Fabric peers."},
-	{Path: "relay.tls.cert.file", Kind: Path, Treatment: Honoured, Absent: "none", Meaning: "The relay's certificate; it carries the name used in addressOverrides."},
-	{Path: "relay.tls.key.file", Kind: Path, Treatment: Honoured, Absent: "none", Meaning: "Its key."},
+	{Path: "relay.orderers", Kind: Fronts, Treatment: Honoured, Absent: "none", Meaning: "Addresses of the relay that stand for one orderer each, as a BFT channel needs: from, as the channel's configuration names it, and listenAddress. In the environment, an inline YAML list."},
+	{Path: "relay.tls.cert.file", Kind: Path, Treatment: Honoured, Absent: "peer.tls.cert.file", Meaning: "The relay's certificate; it carries the name used in addressOverrides."},
+	{Path: "relay.tls.key.file", Kind: Path, Treatment: Honoured, Absent: "peer.tls.key.file", Meaning: "Its key."},
 	{Path: "logging.spec", Kind: String, Treatment: Honoured, Default: "info", Fabric: "info", env: "FABRIC_LOGGING_SPEC", Meaning: "Log levels: [logger[,logger]=]level[:...]. GOLOG_ variables come after it."},
 	{Path: "logging.format", Kind: String, Treatment: Honoured, Absent: "text", env: "FABRIC_LOGGING_FORMAT", Meaning: "json, or anything else for text."},
 }

@@ -37,6 +37,7 @@ type Peer struct {
 	Deliver        Deliver
 	TLS            TLS // of the gRPC services
 	Compat         string
+	Relay          Relay
 	MaxRecv        int // bytes of a gRPC message
 	MaxSend        int
 	DeliverStreams int // served at a time; 0: no limit
@@ -93,6 +94,13 @@ type TLS struct {
 	ClientCert, ClientKey string // shown to others; those of the server by default
 }
 
+// Relay is what is served to unmodified Fabric peers.
+type Relay struct {
+	Listen    string // host:port for all orderers of a Raft channel; "": none
+	Fronts    []Front
+	Cert, Key string
+}
+
 // Keepalive holds gRPC's server timings.
 type Keepalive struct{ Interval, Timeout, MinInterval time.Duration }
 
@@ -135,6 +143,7 @@ func (s *Settings) Peer() (*Peer, error) {
 		return nil, fault.New(fault.NoIdentity, "peer.localMspId is not set").
 			Do("set peer.localMspId and peer.mspConfigPath, or CORE_PEER_LOCALMSPID and CORE_PEER_MSPCONFIGPATH")
 	}
+	fronts, _ := s.value("relay.orderers").Parsed.([]Front)
 	p := &Peer{
 		ID: s.str("peer.id"), NetworkID: orDefault(s.str("peer.networkId"), "dev"),
 		MSPID: s.str("peer.localMspId"), MSPDir: s.path("peer.mspConfigPath"), Dir: s.path("peer.fileSystemPath"),
@@ -148,6 +157,11 @@ func (s *Settings) Peer() (*Peer, error) {
 			Roots: []string{s.path("peer.tls.rootcert.file")}, ClientRoots: s.paths("peer.tls.clientRootCAs.files"),
 			ClientCert: orDefault(s.path("peer.tls.clientCert.file"), s.path("peer.tls.cert.file")),
 			ClientKey:  orDefault(s.path("peer.tls.clientKey.file"), s.path("peer.tls.key.file")),
+		},
+		Relay: Relay{
+			Listen: s.str("relay.listenAddress"), Fronts: fronts,
+			Cert: orDefault(s.path("relay.tls.cert.file"), s.path("peer.tls.cert.file")),
+			Key:  orDefault(s.path("relay.tls.key.file"), s.path("peer.tls.key.file")),
 		},
 		Compat: s.str("fabricCompat.listenAddress"), MaxRecv: s.num("peer.maxRecvMsgSize"), MaxSend: s.num("peer.maxSendMsgSize"),
 		DeliverStreams: s.num("peer.limits.concurrency.deliverService"), TimeWindow: s.dur("peer.authentication.timewindow"),

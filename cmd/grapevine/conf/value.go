@@ -45,7 +45,9 @@ func parseText(k *Key, s string) (any, *badValue) {
 	case List, Paths, Dials, Multi:
 		return parseItems(k, words(s))
 	case Overrides:
-		return parseOverridesText(s)
+		return parseListText(s, parseOverrides)
+	case Fronts:
+		return parseListText(s, parseFronts)
 	case Dial:
 		return s, checkDial(s)
 	case Endpoint:
@@ -70,6 +72,8 @@ func parseNode(k *Key, n *yaml.Node) (any, *badValue) {
 		return "", nil
 	case k.Kind == Overrides:
 		return parseOverrides(n)
+	case k.Kind == Fronts:
+		return parseFronts(n)
 	case n.Kind == yaml.SequenceNode && (k.Kind == List || k.Kind == Paths || k.Kind == Dials || k.Kind == Multi):
 		var items []string
 		for _, c := range n.Content {
@@ -249,6 +253,12 @@ func text(v any) string {
 		return v
 	case []string:
 		return "[" + strings.Join(v, " ") + "]"
+	case []Front:
+		parts := make([]string, len(v))
+		for i, f := range v {
+			parts[i] = f.From + "→" + f.Listen
+		}
+		return "[" + strings.Join(parts, " ") + "]"
 	case []Override:
 		parts := make([]string, len(v))
 		for i, o := range v {

@@ -126,4 +126,8 @@ var entries = []Entry{
 	{"DEV013", "the network did not become ready in time", "", nil, ExitTimeout, nil},
 	{"DEV014", "transactions failed", "", nil, ExitFailed, nil},
 	{"DEV015", "not possible with a network inside one process", "", nil, ExitFailed, nil},
+
+	// FAB: beside Fabric.
+	{"FAB001", "relay start has no address to serve Fabric peers at", "neither relay.listenAddress nor relay.orderers is set", []string{"Raft channels: set relay.listenAddress", "BFT channels: name one address for each orderer in relay.orderers"}, ExitConfig, []string{"config.no_relay_address"}},
+	{"FAB002", "the relay has no TLS certificate", "Fabric peers speak TLS to an orderer, and so to what stands for it", []string{"set relay.tls.cert.file and relay.tls.key.file, or those of peer.tls: grapevine ca issue NAME --tls"}, ExitConfig, []string{"config.no_relay_certificate"}},
 }

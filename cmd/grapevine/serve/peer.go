@@ -98,6 +98,18 @@ var modes = map[conf.Mode]election.Mode{conf.Dynamic: election.Dynamic, conf.Sta
 
 // Peer runs a peer until ctx ends.
 func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
+	return runPeer(ctx, c, b, log, false)
+}
+
+// Relay runs a peer whose work is to serve Fabric peers, until ctx ends.
+func Relay(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
+	if c.Relay.Listen == "" && len(c.Relay.Fronts) == 0 {
+		return fault.New("FAB001", "")
+	}
+	return runPeer(ctx, c, b, log, true)
+}
+
+func runPeer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log, relay bool) error {
 	id, err := LoadIdentity(c.MSPID, c.MSPDir, log.Logger)
 	if err != nil {
 		return err
@@ -123,7 +135,7 @@ func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
 	}
 	cfg.Orderers = node.OrdererClient{
 		Overrides: overrides, Certificate: cert, DialTimeout: c.Deliver.ConnTimeout,
-		MinBackoff: c.Deliver.BackoffMin, MaxBackoff: c.Deliver.BackoffMax,
+		MinBackoff: c.Deliver.BackoffMin, MaxBackoff: c.Deliver.BackoffMax, Stall: c.Deliver.Censorship, Simple: !c.Deliver.Cluster,
 	}
 	cfg.Transfer = node.Transfer{
 		Off: !c.Gossip.Repair, Look: c.Gossip.CheckInterval, Quiet: c.Gossip.RepairTimeout, Tries: c.Gossip.RepairRetries,
@@ -134,6 +146,12 @@ func Peer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
 	}
 	if cfg.Clients, err = clientServices(c); err != nil {
 		return err
+	}
+	if cfg.Relay, err = relayServices(c); err != nil {
+		return err
+	}
+	if relay {
+		cfg.Role = "relay"
 	}
 	cfg.Log, cfg.Metrics, cfg.HostMetrics = log.Logger, reg, reg
 	n, err := node.Open(cfg)
@@ -163,6 +181,32 @@ func clientServices(c *conf.Peer) (node.ClientServices, error) {
 	}
 	out.Certificate = *cert
 	if c.TLS.ClientAuth {
+		out.ClientRoots, err = loadPool(c.TLS.ClientRoots)
+	}
+	return out, err
+}
+
+// relayServices are what relay.listenAddress and relay.orderers ask for.
+func relayServices(c *conf.Peer) (node.RelayServices, error) {
+	out := node.RelayServices{MaxStreams: c.DeliverStreams, TimeWindow: c.TimeWindow}
+	if c.Relay.Listen != "" {
+		out.Fronts = append(out.Fronts, node.Front{Listen: c.Relay.Listen})
+	}
+	for _, f := range c.Relay.Fronts {
+		out.Fronts = append(out.Fronts, node.Front{Listen: f.Listen, Orderer: f.From})
+	}
+	if len(out.Fronts) == 0 {
+		return out, nil
+	}
+	if c.Relay.Cert == "" || c.Relay.Key == "" {
+		return out, fault.New("FAB002", "")
+	}
+	cert, err := loadPair(c.Relay.Cert, c.Relay.Key)
+	if err != nil {
+		return out, err
+	}
+	out.Certificate = *cert
+	if c.TLS.Enabled && c.TLS.ClientAuth {
 		out.ClientRoots, err = loadPool(c.TLS.ClientRoots)
 	}
 	return out, err
