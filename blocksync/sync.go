@@ -74,6 +74,9 @@ type Config struct {
 	// Conflict is told of a second validly signed header for a number in the
 	// window. It MUST NOT block nor call back. May be nil.
 	Conflict func(held, other *block.Checked)
+	// Stale is told of a block that came although the ledger holds its number:
+	// the two may differ. It MUST NOT call back. May be nil.
+	Stale func(*block.Checked)
 	// Held is told of each block that enters the window: it came, is true in
 	// itself, and waits for those before it. It MUST NOT block nor call back.
 	// May be nil.
@@ -108,6 +111,7 @@ type Arrival struct {
 	From   peer.ID
 	Kind   string // "push", "pull" or "orderer"
 	Name   string // of who sent it
+	Block  *block.Checked
 }
 
 // Sync is one channel's. It is safe for concurrent use.
@@ -290,7 +294,15 @@ func (s *Sync) Pulled() uint64 { return s.pulled.Load() }
 // take puts a block into the window; id is the slice that brought it, or 0, and
 // reserved the memory that was set aside for it.
 func (s *Sync) take(c *block.Checked, id uint64, reserved int64, from peer.ID, kind, name string) outcome {
-	h := held{number: c.Number(), hash: c.Hash(), size: int64(len(c.Bytes())), block: c, from: from, kind: kind, name: name}
+	o := s.put(held{number: c.Number(), hash: c.Hash(), size: int64(len(c.Bytes())), block: c, from: from, kind: kind, name: name}, id, reserved)
+	if o == stale && s.c.Stale != nil {
+		s.c.Stale(c)
+	}
+	return o
+}
+
+func (s *Sync) put(h held, id uint64, reserved int64) outcome {
+	c, from, kind, name := h.block, h.from, h.kind, h.name
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reading -= reserved
@@ -307,7 +319,7 @@ func (s *Sync) take(c *block.Checked, id uint64, reserved int64, from peer.ID, k
 		s.step(evHeld{number: h.number, size: h.size, from: from, slice: id})
 		s.tell()
 		if s.c.Held != nil {
-			s.c.Held(Arrival{h.number, h.hash, from, kind, name})
+			s.c.Held(Arrival{h.number, h.hash, from, kind, name, c})
 		}
 		if h.number == s.window.base {
 			nudge(s.ready)

@@ -55,12 +55,16 @@ type MeshConfig struct {
 	// height, which couldn't be taken: they are too far ahead, or under a
 	// configuration that hasn't come yet. May be nil.
 	Ahead func(from peer.ID, height uint64)
+	// Below judges the header, with its metadata, of a block that was announced
+	// although the ledger holds its number: it says block.Stale, or why its
+	// signatures don't hold. Nil: all are stale.
+	Below func(*common.Block) error
 	// Roots judges the form of what a large block's announcement says of the
 	// chunks that its body is cast in. Needed.
 	Roots func(size uint64, roots []byte) error
 	// Lied takes two announcements of one announcer's that can't both be true,
 	// as they travelled, both well signed. May be nil.
-	Lied func(announcer msp.PKIID, one, other []byte)
+	Lied func(announcer msp.PKIID, number uint64, one, other []byte)
 	// Alive judges a heartbeat. Nil is Accept; a [wire.Reason] in the error
 	// decides otherwise.
 	Alive func(from peer.ID, m *wire.SignedAlive) error
@@ -147,6 +151,7 @@ func NewMesh(v *View, c MeshConfig) (*Mesh, error) {
 		window: c.Window,
 		known:  c.Known,
 		ahead:  c.Ahead,
+		below:  c.Below,
 		roots:  c.Roots,
 		lied:   c.Lied,
 	}

@@ -118,7 +118,7 @@ func newJudged(t testing.TB) *judged {
 		},
 		ahead: func(_ peer.ID, h uint64) { j.ahead = append(j.ahead, h) },
 		roots: oneRoot,
-		lied:  func(who msp.PKIID, one, other []byte) { j.lies = append(j.lies, lie{who, one, other}) },
+		lied:  func(who msp.PKIID, _ uint64, one, other []byte) { j.lies = append(j.lies, lie{who, one, other}) },
 	}
 	return j
 }

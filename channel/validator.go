@@ -38,7 +38,8 @@ type judge struct {
 	known  func(msp.PKIID) (peer.ID, *msp.Identity, bool)
 	ahead  func(from peer.ID, height uint64)
 	roots  func(size uint64, roots []byte) error
-	lied   func(announcer msp.PKIID, one, other []byte)
+	below  func(*common.Block) error
+	lied   func(announcer msp.PKIID, number uint64, one, other []byte)
 	heard  heard
 }
 
@@ -65,6 +66,9 @@ func (j *judge) announcement(from peer.ID, data []byte) (Announced, error) {
 	}
 	n := b.Header.Number
 	height := j.height()
+	if n < height && j.below != nil {
+		return Announced{}, fmt.Errorf("block %d at height %d: %w", n, height, j.below(&common.Block{Header: b.Header, Metadata: b.Metadata}))
+	}
 	if err := j.place(from, n, height); err != nil {
 		return Announced{}, fmt.Errorf("block %d at height %d: %w", n, height, err)
 	}
@@ -132,7 +136,7 @@ func (j *judge) twice(a *wire.Announcement, c claim, other []byte) error {
 	}
 	j.heard.settled(c)
 	if j.lied != nil {
-		j.lied(c.announcer, other, c.raw)
+		j.lied(c.announcer, c.number, other, c.raw)
 	}
 	return TwoEncodings
 }

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -59,9 +58,10 @@ type Channel struct {
 	leaderless time.Duration // counted; owned by meeting.run
 	crowded    bool          // several static leaders were warned of; owned by meeting.run
 
-	fork chan error         // a proven fork ends run; holds one
-	stop context.CancelFunc // of run; set by the node before run starts
-	done chan struct{}      // closed when run has ended
+	proven error              // that the orderers forked the chain, from an earlier life
+	forks  *forks             // of what the orderers sign
+	stop   context.CancelFunc // of run; set by the node before run starts
+	done   chan struct{}      // closed when run has ended
 
 	mu       sync.Mutex
 	admitted map[peer.ID]admission // what the configuration in force says of whom; owned by mu
@@ -79,11 +79,16 @@ type admission struct {
 func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 	c := &Channel{
 		node: n, name: led.Name(), ledger: led, log: n.log.With("channel", led.Name()),
-		turned: newTurn(), done: make(chan struct{}), fork: make(chan error, 1), admitted: map[peer.ID]admission{},
+		turned: newTurn(), done: make(chan struct{}), admitted: map[peer.ID]admission{},
 		book: map[peer.ID]contact{},
 	}
 	if err := c.configure(); err != nil {
 		return nil, err
+	}
+	c.forks = newForks(n.cfg.NetworkID, led, c.conf.Load, n.evidence, c.log)
+	if err := c.forks.stopped(); err != nil {
+		c.proven, c.halted = err, err
+		led.Halt(err)
 	}
 	if err := c.judgeOnwards(); err != nil {
 		return nil, err
@@ -199,6 +204,7 @@ func (c *Channel) rooms() error {
 		Lied:     c.contradicted,
 		Deliver:  c.announced,
 		Ahead:    c.sync.Height,
+		Below:    c.forks.below,
 		Alive:    c.members.Receive,
 		Refused:  refused,
 		Logger:   c.log,
@@ -216,6 +222,10 @@ func (c *Channel) expected() int {
 // run runs the channel's loops. What stops the channel alone is kept in halted
 // and told; the node goes on with its other channels.
 func (c *Channel) run(ctx context.Context) error {
+	if c.proven != nil {
+		c.log.Error("the channel stays stopped; the node's other channels go on", "err", c.proven)
+		return nil
+	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return c.mesh.Run(gctx) })
 	g.Go(func() error { return c.cast.Run(gctx) })
@@ -227,15 +237,8 @@ func (c *Channel) run(ctx context.Context) error {
 	g.Go(func() error { return c.sources.run(gctx) })
 	g.Go(func() error { return c.watchFronts(gctx) })
 	g.Go(func() error { return c.judgeKept(gctx) })
-	g.Go(func() error {
-		select {
-		case err := <-c.fork:
-			return err
-		case <-gctx.Done():
-			return gctx.Err()
-		}
-	})
-	err := g.Wait()
+	g.Go(func() error { return c.forks.await(gctx) })
+	err := c.forks.settle(g.Wait())
 	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {
 		return nil
 	}
@@ -245,19 +248,6 @@ func (c *Channel) run(ctx context.Context) error {
 	c.ledger.Halt(err)
 	c.log.Error("the channel has stopped; the node's other channels go on", "err", err)
 	return nil
-}
-
-// conflict stops the channel if the orderers have signed two blocks that follow
-// the same one: nobody here can say which is true. Blocks that follow different
-// ones may belong to two channels of one name; the link decides between them.
-func (c *Channel) conflict(held, other *block.Checked) {
-	if !bytes.Equal(held.Block().Header.PreviousHash, other.Block().Header.PreviousHash) {
-		return
-	}
-	select {
-	case c.fork <- fmt.Errorf("the orderers signed two blocks %d, %x and %x: %w", held.Number(), held.Hash(), other.Hash(), block.Fork):
-	default: // it is stopping already
-	}
 }
 
 func (c *Channel) close() error {

@@ -2,14 +2,9 @@ package node
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
-	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
 
@@ -17,6 +12,7 @@ import (
 	"grapevine/blocksync"
 	"grapevine/channel"
 	"grapevine/channel/cast"
+	"grapevine/channel/evidence"
 	"grapevine/msp"
 	"grapevine/wire"
 )
@@ -45,8 +41,8 @@ func (c *Channel) newCast() error {
 				c.mesh.Blame(p)
 			}
 		},
-		Lied: func(p peer.ID, number uint64, evidence []byte) {
-			c.accuse(p, fmt.Sprintf("encoding-%d", number), evidence)
+		Lied: func(p peer.ID, number uint64, frames []byte) {
+			c.accuse(p, wire.Evidence_KIND_ENCODING, number, frames)
 		},
 		Coder: &n.coder, Budget: n.budget, Logger: c.log,
 	})
@@ -59,6 +55,7 @@ func (c *Channel) newCast() error {
 
 // large takes the announcement of a block that doesn't fit into it.
 func (c *Channel) large(a channel.Announced) {
+	c.forks.shown(a.Header)
 	h := headOf(a)
 	c.cast.Announced(h)
 	if c.sync.Has(h.Number, h.Hash) {
@@ -99,6 +96,7 @@ func (c *Channel) tell(ctx context.Context, checked *block.Checked) error {
 
 // held is told of each block that came, and how.
 func (c *Channel) held(a blocksync.Arrival) {
+	c.forks.saw(a.Block.Block())
 	c.cast.Have(a.Number, a.Hash)
 	if f := c.node.cfg.Hooks.Held; f != nil {
 		f(c.name, a.Number)
@@ -107,23 +105,27 @@ func (c *Channel) held(a blocksync.Arrival) {
 
 // contradicted takes two announcements of one block by one member, of which one
 // is false.
-func (c *Channel) contradicted(who msp.PKIID, one, other []byte) {
+func (c *Channel) contradicted(who msp.PKIID, number uint64, one, other []byte) {
 	p, _, ok := c.known(who)
 	if !ok {
 		return
 	}
 	c.cast.Bar(p)
-	sum := sha256.Sum256(other)
-	c.accuse(p, fmt.Sprintf("announcements-%x", sum[:8]), wire.AppendFrame(wire.AppendFrame(nil, one), other))
+	c.accuse(p, wire.Evidence_KIND_ENCODINGS, number, one, other)
 }
 
-// accuse keeps what a member signed and can't be true, in the data folder.
-func (c *Channel) accuse(p peer.ID, what string, proof []byte) {
-	dir := filepath.Join(c.node.cfg.Dir, "evidence")
-	path := filepath.Join(dir, fmt.Sprintf("%s-%s-%s", c.name, p, what))
-	err := os.MkdirAll(dir, 0o700)
+// accuse keeps what a member signed and can't be true.
+func (c *Channel) accuse(p peer.ID, kind wire.Evidence_Kind, number uint64, statements ...[]byte) {
+	id, intermediates, ok := c.node.guard.identity(p)
+	if !ok {
+		c.log.Error("a member announced a block falsely and is gone; no evidence is kept", "peer", p)
+		return
+	}
+	configs, err := c.forks.configsBefore(number)
+	path := ""
 	if err == nil {
-		err = renameio.WriteFile(path, proof, 0o600)
+		e := evidence.New(kind, c.node.cfg.NetworkID, c.name, number, c.node.guard.now(), configs, statements...)
+		path, err = c.node.evidence.keep(evidence.By(e, id.MSPID(), append([][]byte{id.Certificate().Raw}, intermediates...)...))
 	}
 	c.log.Error("a member announced a block falsely; it is barred for an hour", "peer", p, "evidence", path, "err", err)
 }

@@ -107,10 +107,14 @@ func (c *Channel) stall() time.Duration { return cmp.Or(c.node.cfg.Orderers.Stal
 // One of a later configuration counts: else an orderer that withholds a
 // configuration block, and all behind it, could never be accused.
 func (c *Channel) attest(b *common.Block) error {
-	if err := block.Attest(c.conf.Load().Rules(), b); !errors.Is(err, block.UnknownConfig) {
-		return err
+	err := block.Attest(c.conf.Load().Rules(), b)
+	if errors.Is(err, block.UnknownConfig) {
+		return nil
 	}
-	return nil
+	if err == nil {
+		c.forks.shown(b)
+	}
+	return err
 }
 
 // endpoints are the ordering service's, as the configuration in force and the

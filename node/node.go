@@ -60,6 +60,7 @@ type Node struct {
 	coder     cast.Coder // of all channels, as is budget
 	budget    *cast.Budget
 	db        *ledger.DB
+	evidence  *evidences
 	meet      *meeting
 	clients   *clients // nil: none are served
 	relays    relays
@@ -111,6 +112,7 @@ func (n *Node) open() error {
 	if err := bind(n.db, n.cfg.Dir, n.cfg.NetworkID, n.cfg.Signer.Identity()); err != nil {
 		return err
 	}
+	n.evidence = openEvidence(n.cfg.Dir, n.log)
 	key, err := hostKey(n.cfg.Dir)
 	if err != nil {
 		return err

@@ -8,7 +8,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"golang.org/x/sync/errgroup"
 
 	"grapevine/block"
 	"grapevine/channel"
@@ -28,6 +30,8 @@ type ordered struct {
 	links  *links
 	conf   atomic.Pointer[channel.Config] // in force; swapped by the chain alone
 	failed atomic.Pointer[error]          // why the chain has ended
+	proven error                          // that the orderers forked the chain, from an earlier life
+	forks  *forks
 
 	stop context.CancelFunc // of run; set by the node before run starts
 	done chan struct{}      // closed when run has ended
@@ -56,6 +60,12 @@ func newOrdered(o *Orderer, led *ledger.Ledger) (*ordered, error) {
 		return nil, err
 	}
 	c.conf.Store(conf)
+	c.forks = newForks(o.cfg.NetworkID, led, c.conf.Load, o.evidence, o.log.With("channel", led.Name()))
+	if err := c.forks.stopped(); err != nil {
+		c.proven = err
+		c.failed.Store(&err)
+		led.Halt(err)
+	}
 	tag := wire.ChannelTag(o.cfg.NetworkID, genesis[:])
 	c.links = &links{node: o, chain: func() *orderer.Chain { return c.chain }, tag: tag, met: map[uint64]peer.ID{}}
 	c.chain, err = orderer.NewChain(orderer.ChainConfig{
@@ -68,6 +78,7 @@ func newOrdered(o *Orderer, led *ledger.Ledger) (*ordered, error) {
 		Endpoints:   c.endpoints,
 		Certificate: func() *tls.Certificate { return &o.pairs()[0] },
 		Committed:   c.committed,
+		Shown:       c.shown,
 		Transient:   func(err error) bool { return errors.Is(err, ledger.ErrFull) },
 		Logger:      o.log,
 	})
@@ -83,7 +94,10 @@ func newOrdered(o *Orderer, led *ledger.Ledger) (*ordered, error) {
 // run orders until ctx ends. What stops this channel alone is kept and told; the
 // node goes on with its others, unless its disk has failed.
 func (c *ordered) run(ctx context.Context) error {
-	err := c.chain.Run(ctx)
+	err := c.proven
+	if err == nil {
+		err = c.order(ctx)
+	}
 	if err == nil || errors.Is(err, orderer.BrokenLog) || errors.Is(err, ErrDurability) {
 		return err
 	}
@@ -93,6 +107,15 @@ func (c *ordered) run(ctx context.Context) error {
 	c.failed.Store(&err)
 	c.node.log.Error("ordering on the channel has stopped; the node's other channels go on", "channel", c.name, "err", err)
 	return nil
+}
+
+// order runs the chain until ctx ends, or it can't go on, or the orderers have
+// signed two blocks for one place.
+func (c *ordered) order(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.chain.Run(ctx) })
+	g.Go(func() error { return c.forks.await(ctx) })
+	return c.forks.settle(g.Wait())
 }
 
 func (c *ordered) close() error {
@@ -168,6 +191,17 @@ func (c *ordered) committed(bs []block.Verified) error {
 	}
 	c.node.metrics.at(c.name, bs[len(bs)-1].Number()+1)
 	return nil
+}
+
+// shown compares a block or header, which another orderer showed and nobody has
+// verified, with this node's own.
+func (c *ordered) shown(b *common.Block) {
+	if b.GetHeader() == nil || b.Header.Number >= c.ledger.Height() {
+		return
+	}
+	if err := c.forks.below(b); !errors.Is(err, block.Stale) {
+		c.node.log.Warn("another orderer's block doesn't hold", "channel", c.name, "block", b.Header.Number, "err", err)
+	}
 }
 
 // readable is what Deliver sees of the channel.

@@ -73,6 +73,7 @@ type Orderer struct {
 	cfg      OrdererConfig
 	metrics  *metrics
 	db       *ledger.DB
+	evidence *evidences
 	door     *channel.Door
 	tls      atomic.Pointer[[]tls.Certificate] // own TLS certificates, the newest first; swapped whole
 	listener net.Listener
@@ -140,6 +141,7 @@ func (o *Orderer) open() error {
 	if err := bind(o.db, o.cfg.Dir, o.cfg.NetworkID, o.cfg.Signer.Identity()); err != nil {
 		return err
 	}
+	o.evidence = openEvidence(o.cfg.Dir, o.log)
 	if err := o.openHost(); err != nil {
 		return err
 	}

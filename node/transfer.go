@@ -50,7 +50,8 @@ func (c *Channel) syncConfig(rules func() *block.Rules, refused func(*wire.Reaso
 		Rules:     rules,
 		Committed: c.committed,
 		Retriable: func(err error) bool { return errors.Is(err, ledger.ErrFull) },
-		Conflict:  c.conflict,
+		Conflict:  func(held, other *block.Checked) { c.forks.compare(held.Block(), other.Block()) },
+		Stale:     func(b *block.Checked) { c.forks.shown(b.Block()) },
 		Self:      n.host.ID(),
 		Open: func(ctx context.Context, p peer.ID) (network.Stream, error) {
 			return c.view.Stream(ctx, p, wire.KindBlocks)

@@ -47,8 +47,11 @@ type ChainConfig struct {
 	Heartbeat   time.Duration // of Raft; elections take one to two; 0: 50 ms alone, 500 ms among others
 
 	Committed func(bs []block.Verified) error // called in order, after each Append, before the next block is made; nil: nobody
-	Transient func(err error) bool            // does an Append error pass, as a full disk does? nil: none does
-	Logger    *slog.Logger                    // nil: silence
+	// Shown is told of what another orderer shows of the chain, unverified: this node may hold another block of that number.
+	// Nil: nobody.
+	Shown     func(b *common.Block)
+	Transient func(err error) bool // does an Append error pass, as a full disk does? nil: none does
+	Logger    *slog.Logger         // nil: silence
 
 	cutOff  int                                 // tests: instead of snapshotSize
 	suspect time.Duration                       // tests: instead of suspectAfter
@@ -100,6 +103,9 @@ func NewChain(c ChainConfig) (*Chain, error) {
 	if c.Committed == nil {
 		c.Committed = func([]block.Verified) error { return nil }
 	}
+	if c.Shown == nil {
+		c.Shown = func(*common.Block) {}
+	}
 	if c.Certificate == nil {
 		c.Certificate = func() *tls.Certificate { return nil }
 	}
@@ -116,6 +122,10 @@ func NewChain(c ChainConfig) (*Chain, error) {
 	if c.Endpoints != nil {
 		ch.client = NewClient(ClientConfig{
 			Channel: c.Name, Signer: c.Signer, Endpoints: c.Endpoints, ClientCert: c.Certificate, Avoid: c.Keys, Logger: c.Logger,
+			Attest: func(b *common.Block) error {
+				c.Shown(b)
+				return nil
+			},
 		})
 	}
 	ch.relay = newRelay(ch)

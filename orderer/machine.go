@@ -224,6 +224,7 @@ func (m *machine) overtake(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	m.c.Shown(newest)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.failed != nil || newest.Header.Number < m.tip.Height {

@@ -237,6 +237,58 @@ func (SnapshotsStatus_Code) EnumDescriptor() ([]byte, []int) {
 	return file_wire_wire_proto_rawDescGZIP(), []int{16, 0}
 }
 
+type Evidence_Kind int32
+
+const (
+	Evidence_KIND_UNSPECIFIED Evidence_Kind = 0
+	Evidence_KIND_FORK        Evidence_Kind = 1 // the orderers signed two headers that follow one block
+	Evidence_KIND_ENCODINGS   Evidence_Kind = 2 // a member announced one block in two encodings
+	Evidence_KIND_ENCODING    Evidence_Kind = 3 // a member announced a block in an encoding that isn't its own
+)
+
+// Enum value maps for Evidence_Kind.
+var (
+	Evidence_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_FORK",
+		2: "KIND_ENCODINGS",
+		3: "KIND_ENCODING",
+	}
+	Evidence_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_FORK":        1,
+		"KIND_ENCODINGS":   2,
+		"KIND_ENCODING":    3,
+	}
+)
+
+func (x Evidence_Kind) Enum() *Evidence_Kind {
+	p := new(Evidence_Kind)
+	*p = x
+	return p
+}
+
+func (x Evidence_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Evidence_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_wire_wire_proto_enumTypes[4].Descriptor()
+}
+
+func (Evidence_Kind) Type() protoreflect.EnumType {
+	return &file_wire_wire_proto_enumTypes[4]
+}
+
+func (x Evidence_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Evidence_Kind.Descriptor instead.
+func (Evidence_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{17, 0}
+}
+
 // Announcement, on a channel's topic "blocks", tells of one block.
 //
 // If the block's data, marshalled, is at most InlineLimit bytes long, it
@@ -1754,6 +1806,124 @@ func (x *SnapshotsStatus) GetFrames() uint64 {
 	return 0
 }
 
+// Evidence is what somebody signed and can't be true, in a file of its own. Who has the channel's genesis block proves it
+// again from the file alone; docs/spec.md says what the statements of each kind are, and what is checked.
+type Evidence struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint32                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"` // 1
+	Kind          Evidence_Kind          `protobuf:"varint,2,opt,name=kind,proto3,enum=grapevine.wire.v1.Evidence_Kind" json:"kind,omitempty"`
+	Network       string                 `protobuf:"bytes,3,opt,name=network,proto3" json:"network,omitempty"`           // network ID
+	Channel       string                 `protobuf:"bytes,4,opt,name=channel,proto3" json:"channel,omitempty"`           // name
+	Number        uint64                 `protobuf:"varint,5,opt,name=number,proto3" json:"number,omitempty"`            // of the block that it is about
+	Found         uint64                 `protobuf:"varint,6,opt,name=found,proto3" json:"found,omitempty"`              // when, milliseconds since 1970, by the finder's clock
+	Statements    [][]byte               `protobuf:"bytes,7,rep,name=statements,proto3" json:"statements,omitempty"`     // what was signed
+	MspId         string                 `protobuf:"bytes,8,opt,name=msp_id,json=mspId,proto3" json:"msp_id,omitempty"`  // of who signed it; empty where the statements say it
+	Certificates  [][]byte               `protobuf:"bytes,9,rep,name=certificates,proto3" json:"certificates,omitempty"` // likewise: DER, the signer's own first, then its intermediates
+	Config        []byte                 `protobuf:"bytes,10,opt,name=config,proto3" json:"config,omitempty"`            // frames, each a common.Block: block 0, then each configuration block up to the one in force before number
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Evidence) Reset() {
+	*x = Evidence{}
+	mi := &file_wire_wire_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Evidence) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Evidence) ProtoMessage() {}
+
+func (x *Evidence) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
+func (*Evidence) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Evidence) GetVersion() uint32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Evidence) GetKind() Evidence_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return Evidence_KIND_UNSPECIFIED
+}
+
+func (x *Evidence) GetNetwork() string {
+	if x != nil {
+		return x.Network
+	}
+	return ""
+}
+
+func (x *Evidence) GetChannel() string {
+	if x != nil {
+		return x.Channel
+	}
+	return ""
+}
+
+func (x *Evidence) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *Evidence) GetFound() uint64 {
+	if x != nil {
+		return x.Found
+	}
+	return 0
+}
+
+func (x *Evidence) GetStatements() [][]byte {
+	if x != nil {
+		return x.Statements
+	}
+	return nil
+}
+
+func (x *Evidence) GetMspId() string {
+	if x != nil {
+		return x.MspId
+	}
+	return ""
+}
+
+func (x *Evidence) GetCertificates() [][]byte {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+func (x *Evidence) GetConfig() []byte {
+	if x != nil {
+		return x.Config
+	}
+	return nil
+}
+
 var File_wire_wire_proto protoreflect.FileDescriptor
 
 const file_wire_wire_proto_rawDesc = "" +
@@ -1912,7 +2082,26 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\x10CODE_UNSPECIFIED\x10\x00\x12\v\n" +
 	"\aCODE_OK\x10\x01\x12\x12\n" +
 	"\x0eCODE_NOT_FOUND\x10\x02\x12\x12\n" +
-	"\x0eCODE_BAD_RANGE\x10\x04B\x15Z\x13grapevine/wire;wireb\x06proto3"
+	"\x0eCODE_BAD_RANGE\x10\x04\"\x83\x03\n" +
+	"\bEvidence\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\rR\aversion\x124\n" +
+	"\x04kind\x18\x02 \x01(\x0e2 .grapevine.wire.v1.Evidence.KindR\x04kind\x12\x18\n" +
+	"\anetwork\x18\x03 \x01(\tR\anetwork\x12\x18\n" +
+	"\achannel\x18\x04 \x01(\tR\achannel\x12\x16\n" +
+	"\x06number\x18\x05 \x01(\x04R\x06number\x12\x14\n" +
+	"\x05found\x18\x06 \x01(\x04R\x05found\x12\x1e\n" +
+	"\n" +
+	"statements\x18\a \x03(\fR\n" +
+	"statements\x12\x15\n" +
+	"\x06msp_id\x18\b \x01(\tR\x05mspId\x12\"\n" +
+	"\fcertificates\x18\t \x03(\fR\fcertificates\x12\x16\n" +
+	"\x06config\x18\n" +
+	" \x01(\fR\x06config\"R\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tKIND_FORK\x10\x01\x12\x12\n" +
+	"\x0eKIND_ENCODINGS\x10\x02\x12\x11\n" +
+	"\rKIND_ENCODING\x10\x03B\x15Z\x13grapevine/wire;wireb\x06proto3"
 
 var (
 	file_wire_wire_proto_rawDescOnce sync.Once
@@ -1926,41 +2115,44 @@ func file_wire_wire_proto_rawDescGZIP() []byte {
 	return file_wire_wire_proto_rawDescData
 }
 
-var file_wire_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_wire_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_wire_wire_proto_goTypes = []any{
 	(Claim_Act)(0),              // 0: grapevine.wire.v1.Claim.Act
 	(BlocksStatus_Code)(0),      // 1: grapevine.wire.v1.BlocksStatus.Code
 	(SnapshotsRequest_What)(0),  // 2: grapevine.wire.v1.SnapshotsRequest.What
 	(SnapshotsStatus_Code)(0),   // 3: grapevine.wire.v1.SnapshotsStatus.Code
-	(*Announcement)(nil),        // 4: grapevine.wire.v1.Announcement
-	(*Alive)(nil),               // 5: grapevine.wire.v1.Alive
-	(*Lead)(nil),                // 6: grapevine.wire.v1.Lead
-	(*SignedAlive)(nil),         // 7: grapevine.wire.v1.SignedAlive
-	(*Word)(nil),                // 8: grapevine.wire.v1.Word
-	(*Claim)(nil),               // 9: grapevine.wire.v1.Claim
-	(*SignedClaim)(nil),         // 10: grapevine.wire.v1.SignedClaim
-	(*Ballot)(nil),              // 11: grapevine.wire.v1.Ballot
-	(*Sighting)(nil),            // 12: grapevine.wire.v1.Sighting
-	(*BlocksRequest)(nil),       // 13: grapevine.wire.v1.BlocksRequest
-	(*BlocksStatus)(nil),        // 14: grapevine.wire.v1.BlocksStatus
-	(*ConsenterClaim)(nil),      // 15: grapevine.wire.v1.ConsenterClaim
-	(*SnapshotManifest)(nil),    // 16: grapevine.wire.v1.SnapshotManifest
-	(*SnapshotAttestation)(nil), // 17: grapevine.wire.v1.SnapshotAttestation
-	(*SnapshotOffer)(nil),       // 18: grapevine.wire.v1.SnapshotOffer
-	(*SnapshotsRequest)(nil),    // 19: grapevine.wire.v1.SnapshotsRequest
-	(*SnapshotsStatus)(nil),     // 20: grapevine.wire.v1.SnapshotsStatus
+	(Evidence_Kind)(0),          // 4: grapevine.wire.v1.Evidence.Kind
+	(*Announcement)(nil),        // 5: grapevine.wire.v1.Announcement
+	(*Alive)(nil),               // 6: grapevine.wire.v1.Alive
+	(*Lead)(nil),                // 7: grapevine.wire.v1.Lead
+	(*SignedAlive)(nil),         // 8: grapevine.wire.v1.SignedAlive
+	(*Word)(nil),                // 9: grapevine.wire.v1.Word
+	(*Claim)(nil),               // 10: grapevine.wire.v1.Claim
+	(*SignedClaim)(nil),         // 11: grapevine.wire.v1.SignedClaim
+	(*Ballot)(nil),              // 12: grapevine.wire.v1.Ballot
+	(*Sighting)(nil),            // 13: grapevine.wire.v1.Sighting
+	(*BlocksRequest)(nil),       // 14: grapevine.wire.v1.BlocksRequest
+	(*BlocksStatus)(nil),        // 15: grapevine.wire.v1.BlocksStatus
+	(*ConsenterClaim)(nil),      // 16: grapevine.wire.v1.ConsenterClaim
+	(*SnapshotManifest)(nil),    // 17: grapevine.wire.v1.SnapshotManifest
+	(*SnapshotAttestation)(nil), // 18: grapevine.wire.v1.SnapshotAttestation
+	(*SnapshotOffer)(nil),       // 19: grapevine.wire.v1.SnapshotOffer
+	(*SnapshotsRequest)(nil),    // 20: grapevine.wire.v1.SnapshotsRequest
+	(*SnapshotsStatus)(nil),     // 21: grapevine.wire.v1.SnapshotsStatus
+	(*Evidence)(nil),            // 22: grapevine.wire.v1.Evidence
 }
 var file_wire_wire_proto_depIdxs = []int32{
 	0, // 0: grapevine.wire.v1.Claim.act:type_name -> grapevine.wire.v1.Claim.Act
 	1, // 1: grapevine.wire.v1.BlocksStatus.code:type_name -> grapevine.wire.v1.BlocksStatus.Code
 	2, // 2: grapevine.wire.v1.SnapshotsRequest.what:type_name -> grapevine.wire.v1.SnapshotsRequest.What
 	3, // 3: grapevine.wire.v1.SnapshotsStatus.code:type_name -> grapevine.wire.v1.SnapshotsStatus.Code
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	4, // 4: grapevine.wire.v1.Evidence.kind:type_name -> grapevine.wire.v1.Evidence.Kind
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_wire_wire_proto_init() }
@@ -1973,8 +2165,8 @@ func file_wire_wire_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_wire_proto_rawDesc), len(file_wire_wire_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   17,
+			NumEnums:      5,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -40,6 +40,7 @@ var verbs = []func(a *app) *cobra.Command{
 	newMSPCmd,
 	newConfigCmd,
 	newDoctorCmd,
+	newEvidenceCmd,
 	newCompletionCmd,
 	newVersionCmd,
 }

@@ -25,6 +25,7 @@ var objects = []any{
 	&StateEntry{}, &StateHash{}, &StateHistory{Items: []StateChange{{}}}, &ConfigCheck{Findings: []Finding{{}}}, &ConfigValueList{Items: []ConfigValue{{}}}, &ConfigKey{},
 	&PeerInfo{Memberships: []PeerMembership{{Streams: []PeerStream{{}}}}, Connections: []PeerConnection{{}}}, &PeerPing{}, &PeerAction{},
 	&PeerRTT{Items: []PeerLeg{{}}}, &AnchorList{Items: []Anchor{{}}},
+	&EvidenceList{Items: []EvidenceItem{{}}}, &EvidenceVerification{Headers: []EvidenceHeader{{Signers: []EvidenceSigner{{}}}}, Accused: []EvidenceSigner{{}}},
 	&Version{}, &LedgerImport{}, &CertificateList{Items: []CertificateInfo{{}}}, &MSPInfo{}, &MSPVerification{},
 }
 

@@ -91,6 +91,7 @@ func (s *Server) reading(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/channels/{ch}/raw", s.raw)
 	mux.HandleFunc("GET /api/v1/channels/{ch}/verification", s.handle(s.verify))
 	s.leading(mux)
+	mux.HandleFunc("GET /api/v1/evidence", s.handle(s.evidence))
 	s.stating(mux)
 }
 

@@ -92,8 +92,9 @@ var entries = []Entry{
 
 	// BLK: blocks.
 	{"BLK001", "the block is not valid", "", nil, ExitCheck, []string{"block."}},
-	{"BLK002", "two valid blocks of one number", "the ordering service has signed both", nil, ExitCheck, []string{"block.fork", "ledger.fork"}},
+	{"BLK002", "two valid blocks of one number", "the ordering service has signed both; the channel stops rather than choose", []string{"see the proof, and show it to those who run the ordering service: grapevine evidence ls", "if they hold this node's block to be the true one: move the proof into settled/, beside it, and start the node again", "if not: likewise, and leave the channel with its data before joining again: grapevine channel leave CH --purge"}, ExitCheck, []string{"block.fork", "ledger.fork"}},
 	{"BLK003", "the file is not a block", "", []string{"name a file that holds one marshalled common.Block"}, ExitFailed, []string{"block.malformed"}},
+	{"BLK004", "the file is no evidence, or proves nothing", "", []string{"name a file of a node's evidence/ folder: grapevine evidence ls"}, ExitCheck, []string{"evidence."}},
 
 	// STA: ledger and world state.
 	{"STA001", "the key is not in the world state", "", nil, ExitFailed, nil},
