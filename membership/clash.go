@@ -19,6 +19,7 @@ const (
 	clashPause   = time.Minute      // between two reports of one identity
 	shadowTime   = 90 * time.Second // for which a host stands back that has heard a later one
 	protestPause = 5 * time.Second  // without hearing it, until that host says anew that it lives
+	twinTime     = 10 * time.Minute // for which both beat fast, so that each knows of the other
 )
 
 // clash looks whether a message that is refused shows two hosts of one identity,
@@ -55,7 +56,7 @@ func (m *Members) clash(from peer.ID, c *claim, k *judged, s *wire.SignedAlive, 
 			m.tell(t, m.known[c.id].whole(newer.signed))
 		}
 	}
-	m.pass(news{from, c.id, c.MspId, c.Own, c.Left, k.whole(s)})
+	m.pass(news{from, c.id, c.MspId, c.Own, c.Left, k.whole(s)}, now)
 }
 
 // succeed sees to a host of an identity that another host had until now. That
@@ -98,6 +99,7 @@ func (m *Members) cloned(c *claim, newer bool, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("alive in our name from host %s: %w", c.peer, err)
 	}
+	m.twin = now
 	if newer {
 		if now.Sub(m.shadowed) >= protestPause {
 			m.publishSoon()

@@ -15,9 +15,10 @@ import (
 // Lifeguard (Dadgar, Phillips, Currey: Lifeguard, DSN-W 2018), changed where
 // connections are authenticated and members may lie:
 //
-//   - Each period a few of the connected members are pinged, in turns. Who
-//     doesn't answer is pinged again, directly and through helpers, in short
-//     steps; any word of his own ends that. A helper confirms at once that it
+//   - Each period one of the connected members is pinged, in turns, or a few of
+//     them where turns don't reach everybody. Who doesn't answer is pinged
+//     again, directly and through helpers, in short steps; any word of his own
+//     ends that. A helper confirms at once that it
 //     was asked: if none does, it is we who are cut off or slow, and our own
 //     time-outs grow (local health).
 //   - After two steps he is suspect, and others are told. The time-out grows
@@ -35,26 +36,29 @@ import (
 // There is one detector for each channel, on streams behind the channel's door:
 // one for the node would tell members of one channel when another is used.
 const (
-	pingsPerPeriod = 3
-	helpers        = 3 // who are connected to the subject, as it can be expected
-	mostHelpers    = 12
-	mostLooks      = 16 // at once, with all their helpers
-	firstTellings  = 24 // accusations sent by who finds out first, if all are connected; else all that are
-	tellings       = 6  // by who heard before
-	lastTellings   = 6  // by who believes in a death
-	confirmations  = 3  // accusers that shrink the time-out as far as it goes
-	enough         = 2  // accusers that make suspect who isn't connected, and make the accused refute
-	patience       = 2  // steps without an answer, and suspicion; each one more where much is lost
-	maxHealth      = 3
-	maxErrands     = 1024 // pings for others under way
-	errandTime     = 2 * time.Second
-	standstill     = 1 * time.Second // ticks so far apart
-	refutePause    = 1 * time.Second
-	fade           = 3 * time.Second   // accusations of who isn't looked at are forgotten
-	silence        = 100 * time.Second // without a sign of a member that isn't connected: look
-	stale          = 30 * time.Second  // a round trip: measure again
-	maxLooks       = 64                // accusations by one member in quotaTime that make us look, and a quarter of the members
-	quotaTime      = 10 * time.Second
+	fewPings      = 1           // a period, where each is pinged once by somebody
+	morePings     = 3           // where that is left to chance
+	slowPings     = 5           // half periods without a ping: the turns don't fit
+	hurry         = time.Minute // for which then more are pinged
+	helpers       = 3           // who are connected to the subject, as it can be expected
+	mostHelpers   = 12
+	mostLooks     = 16 // at once, with all their helpers
+	firstTellings = 24 // accusations sent by who finds out first, if all are connected; else all that are
+	tellings      = 6  // by who heard before
+	lastTellings  = 6  // by who believes in a death
+	confirmations = 3  // accusers that shrink the time-out as far as it goes
+	enough        = 2  // accusers that make suspect who isn't connected, and make the accused refute
+	patience      = 2  // steps without an answer, and suspicion; each one more where much is lost
+	maxHealth     = 3
+	maxErrands    = 1024 // pings for others under way
+	errandTime    = 2 * time.Second
+	standstill    = 300 * time.Millisecond // a tick so late
+	refutePause   = 1 * time.Second
+	together      = 1 * time.Second   // two who accuse us
+	fade          = 3 * time.Second   // accusations of who isn't looked at are forgotten
+	silence       = 100 * time.Second // without a sign of a member that isn't connected: look
+	maxLooks      = 64                // accusations by one member in quotaTime that make us look, and a quarter of the members
+	quotaTime     = 10 * time.Second
 )
 
 // number orders what an identity says; a round is one beat, whose messages for
@@ -126,7 +130,6 @@ type subject struct {
 	accusers  map[msp.PKIID]bool
 	accused   time.Time     // since when
 	rtt       time.Duration // smoothed; 0: unknown
-	measured  time.Time     // last
 	heard     time.Time
 }
 
@@ -165,11 +168,13 @@ type detector struct {
 	here         []*subject // connected, by ID
 	turn         int64      // of the last ping
 	phase        time.Duration
+	pinged       time.Time           // we were, by anybody
+	hurried      time.Time           // until then more are pinged
+	alarm        time.Time           // until then a tick changes nothing
 	looking      []*subject          // with a probe
 	probes       map[uint64]*subject // the same, by the nonce
 	living       int                 // alive or suspect
 	apart        int                 // of them, not connected
-	last         time.Time           // tick
 	nonce        uint64
 	health       int           // 0 is well
 	rtt          time.Duration // smoothed over all: it says how much the network loses
@@ -188,11 +193,11 @@ func newDetector(self msp.PKIID, period time.Duration, seed uint64) *detector {
 		period: period, shortest: period * 3 / 20, rtt: period / 12, self: self, seed: seed,
 		all: make(map[msp.PKIID]*subject), probes: make(map[uint64]*subject), errands: make(map[uint64]errand), quotas: make(map[msp.PKIID]*quota),
 	}
-	d.phase = time.Duration(d.random() % uint64(period/pingsPerPeriod))
+	d.phase = time.Duration(d.random() % uint64(period/morePings))
 	return d
 }
 
-// step takes one event in.
+// step takes one event in. Afterwards alarm says when a tick is due.
 func (d *detector) step(e event, now time.Time) []action {
 	d.out = nil
 	s := d.all[e.id]
@@ -262,6 +267,9 @@ func (d *detector) meet(e event, s *subject, now time.Time) {
 	d.count(s, -1)
 	s.connected = true
 	d.count(s, +1)
+	if len(d.here) == 0 {
+		d.pinged = now
+	}
 	d.here = slices.Insert(d.here, d.place(s.id), s)
 	if unheard || s.state != Alive {
 		d.look(s, now)
@@ -308,7 +316,7 @@ func (d *detector) sign(s *subject, now time.Time) {
 }
 
 func (d *detector) tick(now time.Time) {
-	if gap := now.Sub(d.last); !d.last.IsZero() && gap > standstill {
+	if gap := now.Sub(d.alarm); !d.alarm.IsZero() && gap > standstill {
 		d.health = min(d.health+1, maxHealth)
 		for _, s := range d.looking {
 			s.suspected = s.suspected.Add(gap)
@@ -316,15 +324,24 @@ func (d *detector) tick(now time.Time) {
 			s.probe.blamed = true
 		}
 	}
-	d.last = now
+	d.alarm = now.Add(d.period) // for all that has time
 	for _, s := range slices.Clone(d.looking) {
 		if s.probe != nil && !now.Before(s.probe.next) {
 			d.advance(s, now)
+		} else if s.probe != nil {
+			d.wake(s.probe.next)
 		}
 	}
 	d.ping(now)
 	if now.Sub(d.swept) > errandTime {
 		d.sweep(now)
+	}
+}
+
+// wake makes the next tick come at a time at the latest.
+func (d *detector) wake(at time.Time) {
+	if at.Before(d.alarm) {
+		d.alarm = at
 	}
 }
 

@@ -16,6 +16,7 @@ func (d *detector) hear(from msp.PKIID, s *subject, w say, now time.Time) {
 		d.sign(s, now)
 	}
 	if w.ping != 0 && w.target == nil {
+		d.pinged = now
 		d.send(from, say{ack: w.ping})
 	} else if w.ping != 0 {
 		d.send(from, say{nack: w.ping})
@@ -48,7 +49,7 @@ func (d *detector) defend(from msp.PKIID, a accusation, pinged bool, now time.Ti
 	if a.number.less(d.number) {
 		return
 	}
-	if now.Sub(d.firstAccused) > standstill {
+	if now.Sub(d.firstAccused) > together {
 		d.firstAccused, d.accuser = now, from
 	}
 	q := d.quota(from, now)

@@ -14,18 +14,15 @@ package membership
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
 	golog "github.com/ipfs/go-log/v2"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"google.golang.org/protobuf/proto"
 
 	"grapevine/msp"
 	"grapevine/wire"
@@ -36,10 +33,11 @@ const (
 	DefaultPeriod = 1 * time.Second
 	DefaultExpiry = 5 * time.Second
 
-	beat        = 30 * time.Second // of signed messages, and up to a tenth more
-	ownBeats    = 4                // of which one also goes to the own organisation
-	fresh       = 10 * time.Second // an alive message that greets is no older
-	clock       = 100 * time.Millisecond
+	beat        = 30 * time.Second       // of signed messages, and up to a tenth more
+	calmBeat    = 4 * beat               // if all that live are connected, so that pings alone tell enough
+	ownBeats    = 4                      // of which one also goes to the own organisation
+	fresh       = 10 * time.Second       // an alive message that greets is no older
+	clock       = 100 * time.Millisecond // for which news waits for more
 	sweepPause  = time.Second            // between two looks at whose certificate has ended
 	heightPause = 200 * time.Millisecond // between two tellings of a height
 	leadPause   = time.Second            // between two alive messages for the sake of who leads
@@ -117,9 +115,14 @@ type Members struct {
 	asked       time.Time               // when views were last compared
 	swept       time.Time
 	echoes      map[uint64]chan peer.ID // that Ping waits for, by nonce
+	digests     map[string]summed       // by organisation
 	clashed     map[msp.PKIID]time.Time // when two hosts of one identity were last reported
+	twin        time.Time               // when another host was last heard in our name
 	shadowed    time.Time               // when a host of our identity was last heard that started after us
 	news        []news                  // that others may not have
+	newsAt      time.Time               // when they are told
+	next        time.Time               // when Run looks again
+	timer       *time.Timer             // Run's, for then; nil while it doesn't run
 	above       uint64                  // an incarnation that others hold of us
 	lifted      time.Time               // when it was last raised
 	height      uint64                  // as it was told last
@@ -171,6 +174,7 @@ func New(c Config) (*Members, error) {
 		talks:       make(map[peer.ID]*talk),
 		wanted:      make(map[msp.PKIID]time.Time),
 		echoes:      make(map[uint64]chan peer.ID),
+		digests:     make(map[string]summed),
 		clashed:     make(map[msp.PKIID]time.Time),
 		watchers:    make(map[chan Event]bool),
 		born:        time.Now(),
@@ -193,41 +197,6 @@ func New(c Config) (*Members, error) {
 		}
 	}
 	return m, nil
-}
-
-// Run beats and watches until ctx ends, then stores the marks.
-func (m *Members) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, m.store()) }()
-	defer m.links.run(ctx)()
-	t := time.NewTicker(clock)
-	defer t.Stop()
-	next := time.Now() // of the beat; the first at once
-	stored := next
-	for beats := 0; ; {
-		force := false
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-m.due:
-			force = true
-			m.raise()
-		case <-t.C:
-		}
-		now := time.Now()
-		if force || !now.Before(next) {
-			next = now.Add(beat + rand.N(beat/10))
-			if err := m.say(ctx, now, beats%ownBeats == 0 || force, false); err != nil && ctx.Err() == nil {
-				log.Warnw("an alive message didn't go out", "error", err)
-			}
-			beats++
-		}
-		if m.tick(now, now.Sub(stored) >= storeEvery) {
-			stored = now
-			if err := m.store(); err != nil {
-				return err
-			}
-		}
-	}
 }
 
 // Leave tells everybody that this member goes, signed. It returns when the
@@ -312,129 +281,13 @@ func (m *Members) Rejudge() {
 		m.mu.Lock()
 		id := k.id.PKIID()
 		delete(m.known, id)
-		m.detector.step(event{kind: forget, id: id}, now)
+		m.step(event{kind: forget, id: id}, now)
 		e, was := m.view.expel(id)
 		if was {
 			m.notify(Event{Kind: Expelled, Member: e.member})
 		}
 		m.mu.Unlock()
 	}
-}
-
-// say signs the next round and tells it: to the connected members directly, and
-// to others by Publish. With own the own organisation gets its own message too.
-func (m *Members) say(ctx context.Context, now time.Time, own, left bool) error {
-	m.mu.Lock()
-	err := m.sign(now, own, left)
-	wide := m.wide
-	if err == nil {
-		m.detector.step(event{kind: themselves, number: number{m.incarnation, m.round}}, now)
-		for _, t := range m.talks {
-			m.greet(t, now, own)
-		}
-	}
-	sparse := m.detector.apart > 0
-	m.mu.Unlock()
-	if err != nil || wide == nil || !sparse || m.c.Publish == nil {
-		return err
-	}
-	s := &wire.SignedAlive{Alive: wide.Alive, Signature: wide.Signature, Certificate: m.c.Self.Identity().Certificate().Raw, Chain: m.c.Chain}
-	return m.c.Publish(ctx, s)
-}
-
-// sign makes the messages of the next round. Called under mu.
-func (m *Members) sign(now time.Time, own, left bool) error {
-	if m.left {
-		return nil
-	}
-	m.round++
-	m.saidAt = now
-	m.wide = nil
-	me := m.self()
-	lead, err := wire.Marshal(me.Lead)
-	if err != nil {
-		return err
-	}
-	m.lead = me.Lead
-	sum := sha256.Sum256(m.c.Self.Identity().Certificate().Raw)
-	a := &wire.Alive{
-		Tag: m.c.Tag[:], PkiId: m.id[:], MspId: me.MSPID, PeerId: []byte(me.Peer),
-		Incarnation: m.incarnation, Sequence: 2*m.round - 1, SentAt: uint64(now.UnixMilli()),
-		Height: me.Height, TipHash: me.TipHash[:], Endpoint: m.at.wide,
-		Certificate: sum[:], Left: left, Role: m.c.Role, Version: m.c.Version, Lead: lead,
-	}
-	if len(m.at.wide) > 0 {
-		m.stats.Signed++
-		if m.wide, err = sign(a, m.c.Self, nil); err != nil {
-			return err
-		}
-	}
-	if own || len(m.at.wide) == 0 {
-		m.stats.Signed++
-		a.Own, a.Internal, a.Sequence = true, m.at.own, 2*m.round
-		if m.own, err = sign(a, m.c.Self, nil); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// tick lets time pass, and tells whether the marks are due to be stored.
-func (m *Members) tick(now time.Time, late bool) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if now.Sub(m.swept) >= sweepPause {
-		m.sweep(now)
-	}
-	m.act(m.detector.step(event{kind: tick}, now), now)
-	m.spread()
-	if now.Sub(m.heightAt) >= heightPause {
-		if h, _ := m.c.Tip(); h != m.height {
-			m.height, m.heightAt = h, now
-			for _, t := range m.talks {
-				m.send(t, new(wire.Word))
-			}
-		}
-	}
-	if m.c.Lead != nil && m.round > 0 && now.Sub(m.saidAt) >= leadPause && !proto.Equal(m.c.Lead(), m.lead) {
-		m.publishSoon()
-	}
-	return m.view.born || m.view.moved && late
-}
-
-// sweep forgets whose time is over. Called under mu.
-func (m *Members) sweep(now time.Time) {
-	m.swept = now
-	for _, e := range m.view.tick(now) {
-		m.notify(Event{Kind: Died, Member: e.member})
-	}
-	for id := range m.known {
-		if m.view.marks[id] == nil {
-			delete(m.known, id)
-			m.detector.step(event{kind: forget, id: id}, now)
-		}
-	}
-	for id, at := range m.clashed {
-		if now.Sub(at) > clashPause {
-			delete(m.clashed, id)
-		}
-	}
-}
-
-// store writes the marks if they changed.
-func (m *Members) store() error {
-	m.mu.Lock()
-	dirty := m.view.born || m.view.moved
-	m.view.born, m.view.moved = false, false
-	b := m.view.encode()
-	m.mu.Unlock()
-	if m.c.Store == nil || !dirty {
-		return nil
-	}
-	if err := m.c.Store(b); err != nil {
-		return fmt.Errorf("store the marks of members: %w", err)
-	}
-	return nil
 }
 
 // self returns ourselves as a member. Called under mu.
@@ -450,12 +303,4 @@ func (m *Members) self() Member {
 		me.Lead = m.c.Lead()
 	}
 	return me
-}
-
-// publishSoon makes Run say a new round.
-func (m *Members) publishSoon() {
-	select {
-	case m.due <- struct{}{}:
-	default:
-	}
 }

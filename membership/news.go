@@ -1,6 +1,8 @@
 package membership
 
 import (
+	"time"
+
 	"github.com/libp2p/go-libp2p/core/peer"
 
 	"grapevine/msp"
@@ -13,7 +15,7 @@ const (
 	// firstHand is how many are told of who has just connected: whom a whole
 	// network has for bootstrap spares it most of the rest.
 	firstHand = 64
-	// maxNews is how many wait for the clock, which then tells them together.
+	// maxNews is how many wait to be told together.
 	maxNews = 256
 )
 
@@ -27,9 +29,13 @@ type news struct {
 	signed *wire.SignedAlive
 }
 
-// pass has news told: a leave at once, else at the clock's next stroke. Called
-// under mu.
-func (m *Members) pass(n news) {
+// pass has news told: a leave at once, else soon, with what comes until then.
+// Called under mu.
+func (m *Members) pass(n news, now time.Time) {
+	if len(m.news) == 0 {
+		m.newsAt = now.Add(clock)
+		m.wake(m.newsAt)
+	}
 	m.news = append(m.news, n)
 	if n.left || len(m.news) >= maxNews {
 		m.spread()

@@ -10,21 +10,33 @@ import (
 
 // How the detector looks at one member, and concludes; see detector.go.
 
-// ping looks at the connected member whose turn it is, unless it has just said
-// something and its round trip was measured not long ago: of two who see each
-// other's pings first for ever, each would know no round trip else. The turns go by the clock: members that are connected to the same
-// others and whose clocks agree to a third of a second or so ping different
-// ones at a time, so that each is pinged by somebody in every turn, rather than
-// now by several and now by none. Others come out as if they chose at random.
+// ping looks at the connected member whose turn it is. The turns go by the
+// clock: members that are connected to the same others and whose clocks agree to
+// a fraction of a turn ping different ones at a time, so that each is pinged by
+// somebody in every turn, rather than now by several and now by none. Then one
+// ping a turn is enough. Others come out as if they chose at random, and need
+// more: where living members aren't connected, and where nobody has pinged us
+// for long, which says that clocks or connections differ, or that much is lost.
 func (d *detector) ping(now time.Time) {
-	turn := now.Add(d.phase).UnixNano() / int64(d.period/pingsPerPeriod)
-	if turn == d.turn || len(d.here) == 0 {
+	if len(d.here) == 0 {
+		return
+	}
+	if now.Sub(d.pinged) > slowPings*d.period/2 {
+		d.pinged, d.hurried = now, now.Add(hurry)
+	}
+	each := d.period / fewPings
+	if d.apart > 0 || now.Before(d.hurried) {
+		each = d.period / morePings
+	}
+	clock := now.Add(d.phase).UnixNano()
+	turn := clock / int64(each)
+	d.wake(now.Add(each - time.Duration(clock%int64(each))))
+	if turn == d.turn {
 		return
 	}
 	d.turn = turn
 	all := int64(len(d.here))
-	s := d.here[(int64(d.place(d.self))+turn%all)%all]
-	if s.probe == nil && (now.Sub(s.heard) >= d.period/2 || now.Sub(s.measured) >= stale) {
+	if s := d.here[(int64(d.place(d.self))+turn%all)%all]; s.probe == nil {
 		d.look(s, now)
 	}
 }
@@ -83,6 +95,7 @@ func (d *detector) advance(s *subject, now time.Time) {
 	}
 	p.steps++
 	p.next = now.Add(d.wait(s))
+	d.wake(p.next)
 	if s.connected {
 		w := say{ping: p.nonce}
 		if s.state == Suspect {
@@ -169,7 +182,6 @@ func (d *detector) lossy() int {
 }
 
 func (d *detector) measure(s *subject, rtt time.Duration, now time.Time) {
-	s.measured = now
 	counts := min(rtt, d.period/2)
 	if s.rtt == 0 {
 		s.rtt = counts

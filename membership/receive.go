@@ -202,7 +202,7 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 	n := number{c.Incarnation, roundOf(c.Sequence)}
 	switch {
 	case e.left:
-		m.act(m.detector.step(event{kind: leave, id: c.id, number: n}, now), now)
+		m.step(event{kind: leave, id: c.id, number: n}, now)
 		if before != Left {
 			m.notify(Event{Kind: Departed, Member: e.member})
 		}
@@ -210,9 +210,9 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 		m.notify(Event{Kind: Joined, Member: e.member})
 		fallthrough
 	default:
-		m.act(m.detector.step(event{kind: learn, id: c.id, number: n, org: c.MspId, hidden: len(c.wide) == 0}, now), now)
+		m.step(event{kind: learn, id: c.id, number: n, org: c.MspId, hidden: len(c.wide) == 0}, now)
 		if p, ok := m.hosts[c.id]; ok && m.talks[p] != nil {
-			m.act(m.detector.step(event{kind: meet, id: c.id}, now), now)
+			m.step(event{kind: meet, id: c.id}, now)
 		}
 		if m.c.OnHeight != nil {
 			m.c.OnHeight(c.peer, c.Height)
@@ -222,7 +222,7 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 		m.succeed(c, k, slim, former, now)
 	}
 	if e.arrived || e.left || before == Suspect || c.Own && m.sparse() {
-		m.pass(news{from, c.id, c.MspId, c.Own, e.left, slim})
+		m.pass(news{from, c.id, c.MspId, c.Own, e.left, slim}, now)
 	} else if led && c.MspId != m.c.Self.Identity().MSPID() {
 		m.whisper(from, slim)
 	}

@@ -63,7 +63,7 @@ func (m *Members) Arrived(p peer.ID) {
 	if m.round > 0 {
 		m.welcome(t, now)
 	}
-	m.act(m.detector.step(event{kind: meet, id: t.id, org: t.mspID}, now), now)
+	m.step(event{kind: meet, id: t.id, org: t.mspID}, now)
 }
 
 // Gone tells that a host isn't connected any more, or not a member.
@@ -81,7 +81,7 @@ func (m *Members) Gone(p peer.ID) {
 		return
 	}
 	delete(m.hosts, t.id)
-	m.act(m.detector.step(event{kind: lose, id: t.id}, now), now)
+	m.step(event{kind: lose, id: t.id}, now)
 }
 
 // Serve reads what a member says on a stream, until the stream ends.
@@ -144,7 +144,7 @@ func (m *Members) Hear(from peer.ID, w *wire.Word) error {
 	if t == nil || m.left {
 		return nil // it went meanwhile
 	}
-	m.act(m.detector.step(event{kind: spoken, id: t.id, say: said}, now), now)
+	m.step(event{kind: spoken, id: t.id, say: said}, now)
 	m.echoed(from, w.Ack)
 	m.tall(t, w)
 	m.answer(t, w, now)
@@ -335,9 +335,17 @@ func (m *Members) buried(mspID string) (out [][]byte) {
 	return out
 }
 
+// A summed digest holds as long as the view has seen so many turns, and we are
+// the same.
+type summed struct{ turns, incarnation, sum uint64 }
+
 // digest sums up who lives, of those that a member of an organisation may know
 // of. Called under mu.
 func (m *Members) digest(mspID string) uint64 {
+	last := m.digests[mspID]
+	if last.turns == m.view.turns && last.incarnation == m.incarnation && last.sum != 0 {
+		return last.sum
+	}
 	same := mspID == m.c.Self.Identity().MSPID()
 	var sum uint64 = 1
 	add := func(id msp.PKIID, incarnation uint64, endpoint, of string) {
@@ -351,12 +359,13 @@ func (m *Members) digest(mspID string) uint64 {
 			add(id, v.incarnation, v.member.Endpoint, v.member.MSPID)
 		}
 	}
+	m.digests[mspID] = summed{m.view.turns, m.incarnation, sum}
 	return sum
 }
 
-// act does what the detector wants. Called under mu.
-func (m *Members) act(actions []action, now time.Time) {
-	for _, a := range actions {
+// step hands the detector an event, and does what it wants. Called under mu.
+func (m *Members) step(e event, now time.Time) {
+	for _, a := range m.detector.step(e, now) {
 		switch {
 		case a.send:
 			if t := m.talks[m.hosts[a.to]]; t != nil {
@@ -376,6 +385,7 @@ func (m *Members) act(actions []action, now time.Time) {
 			m.turned(a, now)
 		}
 	}
+	m.wake(m.detector.alarm)
 }
 
 func (m *Members) turned(a action, now time.Time) {

@@ -112,8 +112,9 @@ type effect struct {
 type view struct {
 	expiry time.Duration
 	marks  map[msp.PKIID]*mark
-	born   bool // an incarnation was accepted that isn't stored
-	moved  bool // a sequence was
+	turns  uint64 // counts what changed in who lives and where
+	born   bool   // an incarnation was accepted that isn't stored
+	moved  bool   // a sequence was
 }
 
 func newView(expiry time.Duration) *view {
@@ -197,6 +198,9 @@ func (v *view) accept(p message, now time.Time) (effect, error) {
 	} else {
 		wide = s
 	}
+	if !same || (p.member.State < Dead) != (m.member.State < Dead) || p.member.Endpoint != m.member.Endpoint {
+		v.turns++
+	}
 	v.born = v.born || m.incarnation != p.member.Incarnation
 	v.moved = true
 	*m = mark{
@@ -215,6 +219,7 @@ func (v *view) turn(id msp.PKIID, to State, now time.Time) (Member, bool) {
 		return Member{}, false
 	}
 	m.member.State, m.member.Since = to, now
+	v.turns++
 	return m.member, true
 }
 
@@ -228,6 +233,7 @@ func (v *view) tick(now time.Time) (effects []effect) {
 			}
 			delete(v.marks, id)
 			v.moved = true
+			v.turns++
 		}
 	}
 	slices.SortFunc(effects, func(a, b effect) int { return slices.Compare(a.member.PKIID[:], b.member.PKIID[:]) })
@@ -243,6 +249,7 @@ func (v *view) expel(id msp.PKIID) (effect, bool) {
 	was := m.member
 	m.heard, m.member, m.wide, m.own = false, Member{}, nil, nil
 	was.State = Dead
+	v.turns++
 	return effect{died: true, member: was}, true
 }
 

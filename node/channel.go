@@ -310,6 +310,7 @@ func (c *Channel) committed(bs []block.Verified) error {
 		}
 	}
 	c.node.metrics.at(c.name, bs[len(bs)-1].Number()+1)
+	c.members.Grown()
 	return nil
 }
 

@@ -1,0 +1,222 @@
+package membership
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"grapevine/wire"
+)
+
+// The shell around view and detector: when it looks, and what it then says.
+
+// Run beats and watches until ctx ends, then stores the marks.
+func (m *Members) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, m.store()) }()
+	defer m.links.run(ctx)()
+	t := time.NewTimer(0)
+	m.rings(t)
+	defer m.rings(nil)
+	stored := time.Now()
+	var said time.Time // the last beat; the first comes at once
+	var wait float64   // a share of a beat
+	for beats := 0; ; {
+		force := false
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.due:
+			force = true
+			m.raise()
+		case <-t.C:
+		}
+		now := time.Now()
+		if force || now.Sub(said).Seconds() >= m.pace().Seconds()*wait {
+			said, wait = now, 1+rand.Float64()/10
+			if err := m.say(ctx, now, beats%ownBeats == 0 || force, false); err != nil && ctx.Err() == nil {
+				log.Warnw("an alive message didn't go out", "error", err)
+			}
+			beats++
+		}
+		if m.tick(now, now.Sub(stored) >= storeEvery) {
+			stored = now
+			if err := m.store(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// rings sets Run's timer, or takes it away.
+func (m *Members) rings(t *time.Timer) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.timer != nil {
+		m.timer.Stop()
+	}
+	m.timer = t
+}
+
+// wake makes Run look at a time at the latest. Called under mu.
+func (m *Members) wake(at time.Time) {
+	if !at.Before(m.next) {
+		return
+	}
+	m.next = at
+	if m.timer != nil {
+		m.timer.Reset(time.Until(at))
+	}
+}
+
+// pace is how long a beat is now.
+func (m *Members) pace() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sparse() || time.Since(m.twin) < twinTime {
+		return beat
+	}
+	return calmBeat
+}
+
+// Grown tells that there are more blocks, of which others soon hear.
+func (m *Members) Grown() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.wake(m.heightAt.Add(heightPause))
+}
+
+// say signs the next round and tells it: to the connected members directly, and
+// to others by Publish. With own the own organisation gets its own message too.
+func (m *Members) say(ctx context.Context, now time.Time, own, left bool) error {
+	m.mu.Lock()
+	err := m.sign(now, own, left)
+	wide := m.wide
+	if err == nil {
+		m.step(event{kind: themselves, number: number{m.incarnation, m.round}}, now)
+		for _, t := range m.talks {
+			m.greet(t, now, own)
+		}
+	}
+	sparse := m.sparse()
+	m.mu.Unlock()
+	if err != nil || wide == nil || !sparse || m.c.Publish == nil {
+		return err
+	}
+	s := &wire.SignedAlive{Alive: wide.Alive, Signature: wide.Signature, Certificate: m.c.Self.Identity().Certificate().Raw, Chain: m.c.Chain}
+	return m.c.Publish(ctx, s)
+}
+
+// sign makes the messages of the next round. Called under mu.
+func (m *Members) sign(now time.Time, own, left bool) error {
+	if m.left {
+		return nil
+	}
+	m.round++
+	m.saidAt = now
+	m.wide = nil
+	me := m.self()
+	lead, err := wire.Marshal(me.Lead)
+	if err != nil {
+		return err
+	}
+	m.lead = me.Lead
+	sum := sha256.Sum256(m.c.Self.Identity().Certificate().Raw)
+	a := &wire.Alive{
+		Tag: m.c.Tag[:], PkiId: m.id[:], MspId: me.MSPID, PeerId: []byte(me.Peer),
+		Incarnation: m.incarnation, Sequence: 2*m.round - 1, SentAt: uint64(now.UnixMilli()),
+		Height: me.Height, TipHash: me.TipHash[:], Endpoint: m.at.wide,
+		Certificate: sum[:], Left: left, Role: m.c.Role, Version: m.c.Version, Lead: lead,
+	}
+	if len(m.at.wide) > 0 {
+		m.stats.Signed++
+		if m.wide, err = sign(a, m.c.Self, nil); err != nil {
+			return err
+		}
+	}
+	if own || len(m.at.wide) == 0 {
+		m.stats.Signed++
+		a.Own, a.Internal, a.Sequence = true, m.at.own, 2*m.round
+		if m.own, err = sign(a, m.c.Self, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tick lets time pass, and tells whether the marks are due to be stored.
+func (m *Members) tick(now time.Time, late bool) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now.Sub(m.swept) >= sweepPause {
+		m.sweep(now)
+	}
+	m.next = now.Add(time.Hour)
+	m.step(event{kind: tick}, now)
+	if !now.Before(m.newsAt) {
+		m.spread()
+	} else if len(m.news) > 0 {
+		m.wake(m.newsAt)
+	}
+	if now.Sub(m.heightAt) >= heightPause {
+		if h, _ := m.c.Tip(); h != m.height {
+			m.height, m.heightAt = h, now
+			for _, t := range m.talks {
+				m.send(t, new(wire.Word))
+			}
+		}
+	} else if h, _ := m.c.Tip(); h != m.height {
+		m.wake(m.heightAt.Add(heightPause))
+	}
+	if m.c.Lead != nil && m.round > 0 && now.Sub(m.saidAt) >= leadPause && !proto.Equal(m.c.Lead(), m.lead) {
+		m.publishSoon()
+	}
+	return m.view.born || m.view.moved && late
+}
+
+// sweep forgets whose time is over. Called under mu.
+func (m *Members) sweep(now time.Time) {
+	m.swept = now
+	for _, e := range m.view.tick(now) {
+		m.notify(Event{Kind: Died, Member: e.member})
+	}
+	for id := range m.known {
+		if m.view.marks[id] == nil {
+			delete(m.known, id)
+			m.step(event{kind: forget, id: id}, now)
+		}
+	}
+	for id, at := range m.clashed {
+		if now.Sub(at) > clashPause {
+			delete(m.clashed, id)
+		}
+	}
+}
+
+// store writes the marks if they changed.
+func (m *Members) store() error {
+	m.mu.Lock()
+	dirty := m.view.born || m.view.moved
+	m.view.born, m.view.moved = false, false
+	b := m.view.encode()
+	m.mu.Unlock()
+	if m.c.Store == nil || !dirty {
+		return nil
+	}
+	if err := m.c.Store(b); err != nil {
+		return fmt.Errorf("store the marks of members: %w", err)
+	}
+	return nil
+}
+
+// publishSoon makes Run say a new round.
+func (m *Members) publishSoon() {
+	select {
+	case m.due <- struct{}{}:
+	default:
+	}
+}
