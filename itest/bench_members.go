@@ -50,7 +50,7 @@ type Idle struct {
 // MeetAndIdle starts n nodes of one organisation on loopback, in this process,
 // which know one bootstrap peer, and measures how they meet; then, unless
 // short, what they cost while nothing happens. phase is told what begins.
-func MeetAndIdle(ctx context.Context, n int, short bool, phase func(string)) (m Meeting, idle Idle, err error) {
+func MeetAndIdle(ctx context.Context, n int, short bool, phase func(string) error) (m Meeting, idle Idle, err error) {
 	listen, endpoint, err := Loopback(n)
 	if err != nil {
 		return m, idle, err
@@ -81,7 +81,9 @@ func MeetAndIdle(ctx context.Context, n int, short bool, phase func(string)) (m 
 		return m, idle, err
 	}
 	defer func() { err = errors.Join(err, s.StopAll()) }()
-	phase("meeting")
+	if err := phase("meeting"); err != nil {
+		return m, idle, err
+	}
 	var made atomic.Int64
 	count := &network.NotifyBundle{ConnectedF: func(_ network.Network, c network.Conn) {
 		if c.Stat().Direction == network.DirOutbound {
@@ -123,11 +125,15 @@ func MeetAndIdle(ctx context.Context, n int, short bool, phase func(string)) (m 
 	if short {
 		return m, idle, nil
 	}
-	phase("settling")
+	if err := phase("settling"); err != nil {
+		return m, idle, err
+	}
 	if err := pause(ctx, stirTime); err != nil {
 		return m, idle, err
 	}
-	phase("idle")
+	if err := phase("idle"); err != nil {
+		return m, idle, err
+	}
 	idle, err = s.idle(ctx, counters)
 	return m, idle, err
 }
@@ -168,6 +174,39 @@ func (s *Swarm) idle(ctx context.Context, counters []*meter) (out Idle, err erro
 	out.CPU = time.Duration(float64(cpu) / n)
 	out.Bytes, out.Words, out.Checks = float64(b1-b0)/n, float64(m1.Words-m0.Words)/n, float64(m1.Checks-m0.Checks)/n
 	out.Suspicions = m1.Suspicions - m0.Suspicions
+	return out, nil
+}
+
+// IdleBare measures what n bare libp2p hosts cost that are all connected, with
+// GossipSub on one topic, and nothing of ours: what no node of ours can be below
+// that is made of the same.
+func IdleBare(ctx context.Context, n int) (out Idle, err error) {
+	c, err := newRaw(ctx, n, false)
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	r, ok := c.(*raw)
+	if !ok {
+		return out, errors.New("no bare hosts")
+	}
+	if err := pause(ctx, settleTime); err != nil {
+		return out, err
+	}
+	sum := func() (bytes int64) {
+		for _, b := range r.bytes {
+			t := b.GetBandwidthTotals()
+			bytes += t.TotalIn + t.TotalOut
+		}
+		return bytes
+	}
+	began, cpu, bytes := time.Now(), processTime(), sum()
+	if err := pause(ctx, idleTime); err != nil {
+		return out, err
+	}
+	per := float64(n) * time.Since(began).Seconds()
+	out.CPU, out.Bytes = time.Duration(float64(processTime()-cpu)/per), float64(sum()-bytes)/per
+	out.Connections = float64(n - 1)
 	return out, nil
 }
 

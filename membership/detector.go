@@ -131,6 +131,8 @@ type subject struct {
 	accused   time.Time     // since when
 	rtt       time.Duration // smoothed; 0: unknown
 	heard     time.Time
+	pinged    time.Time     // us, last; zero: not, or it has been looked at since
+	rhythm    time.Duration // between its last two pings of us; 0: unknown
 }
 
 // probe is one look at a subject, until it answers or is dead.

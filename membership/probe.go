@@ -39,6 +39,18 @@ func (d *detector) ping(now time.Time) {
 	if s := d.here[(int64(d.place(d.self))+turn%all)%all]; s.probe == nil {
 		d.look(s, now)
 	}
+	for _, s := range d.here {
+		if s.missed(d.period, now) {
+			s.pinged = time.Time{}
+			d.look(s, now)
+		}
+	}
+}
+
+// missed says whether s used to ping us more often than this. Who has few
+// connections pings each of them often, and may not be seen by others.
+func (s *subject) missed(period time.Duration, now time.Time) bool {
+	return s.probe == nil && s.rhythm > 0 && !s.pinged.IsZero() && now.Sub(s.pinged) > 2*s.rhythm+period/2
 }
 
 // look begins a probe of s.

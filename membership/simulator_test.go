@@ -29,12 +29,12 @@ type simulator struct {
 	datagrams bool
 	cut       func(from, to int) bool // may be nil
 
-	clock  int // milliseconds since the start
-	now    time.Time
-	soon   [][]simEvent // by clock, modulo
-	late   map[int][]simEvent
-	phases [simTick][]*simPeer // who ticks when
-	peers  []*simPeer
+	clock int // milliseconds since the start
+	began time.Time
+	now   time.Time
+	soon  [][]simEvent // by clock, modulo
+	late  map[int][]simEvent
+	peers []*simPeer
 
 	falseDeaths int // turns to dead of a peer that runs and isn't cut off
 	suspicions  int
@@ -55,6 +55,7 @@ type simPeer struct {
 	mesh []int
 	out  []*simLink    // by receiver
 	skew time.Duration // of its clock
+	tick int           // when its detector ticks next
 
 	circle *Circle // nil: connections are for ever
 	look   int     // when it is asked next
@@ -66,6 +67,7 @@ type simLink struct{ queue []simEvent }
 type simEvent struct {
 	at       int // when its packet arrives
 	to, from int
+	tick     bool   // to's detector ticks, and nothing else
 	then     func() // if set, this alone
 	say      say
 	alive    number // of about, if about isn't to
@@ -73,7 +75,6 @@ type simEvent struct {
 }
 
 const (
-	simTick  = 100 // milliseconds between two ticks of a detector
 	simSoon  = 1 << 12
 	simMesh  = 4 // connections of the mesh that each chooses, and as many choose it
 	simLeast = 5 // milliseconds that a word takes
@@ -93,7 +94,7 @@ func simIndex(id msp.PKIID) int { return int(binary.BigEndian.Uint64(id[:])) - 1
 // degree others at least, as nodes are that dial until they have so many.
 func newSimulator(seed uint64, n, degree int) *simulator {
 	s := &simulator{
-		rng: rand.New(rand.NewPCG(seed, 1)), now: bubbleEpoch,
+		rng: rand.New(rand.NewPCG(seed, 1)), began: bubbleEpoch, now: bubbleEpoch,
 		soon: make([][]simEvent, simSoon), late: make(map[int][]simEvent),
 	}
 	for i := range n {
@@ -104,8 +105,7 @@ func newSimulator(seed uint64, n, degree int) *simulator {
 		}
 		s.peers = append(s.peers, p)
 		p.d.listened = s.now.Add(math.MaxInt64)
-		phase := s.rng.IntN(simTick)
-		s.phases[phase] = append(s.phases[phase], p)
+		s.push(simEvent{to: i, at: s.rng.IntN(100), tick: true})
 		p.d.step(event{kind: themselves, number: number{1, 1}}, s.now)
 		for j := range n {
 			if j != i {
@@ -171,15 +171,6 @@ func (s *simulator) run(d time.Duration) {
 			}
 			delete(s.late, s.clock)
 		}
-		for _, p := range s.phases[s.clock%simTick] {
-			if p.gone {
-				continue
-			}
-			s.step(p, event{kind: tick})
-			if p.circle != nil {
-				s.dial(p)
-			}
-		}
 	}
 }
 
@@ -187,6 +178,20 @@ func (s *simulator) run(d time.Duration) {
 func (s *simulator) happen(e simEvent) {
 	if e.then != nil {
 		e.then()
+		return
+	}
+	if e.tick {
+		p := s.peers[e.to]
+		if p.tick > s.clock {
+			return // another came before it
+		}
+		if p.tick = math.MaxInt; p.gone {
+			return
+		}
+		s.step(p, event{kind: tick})
+		if p.circle != nil {
+			s.dial(p)
+		}
 		return
 	}
 	if s.datagrams {
@@ -240,7 +245,16 @@ func (s *simulator) hear(p *simPeer, about int, n number, from int) {
 }
 
 // step hands a detector an event, by its own clock.
-func (s *simulator) step(p *simPeer, e event) { s.act(p, p.d.step(e, s.now.Add(p.skew))) }
+func (s *simulator) step(p *simPeer, e event) {
+	s.act(p, p.d.step(e, s.now.Add(p.skew)))
+	if p.d.alarm.IsZero() {
+		return
+	}
+	if due := int((p.d.alarm.Sub(s.began) - p.skew + time.Millisecond - 1) / time.Millisecond); due < p.tick {
+		p.tick = max(due, s.clock+1)
+		s.push(simEvent{to: p.i, at: p.tick, tick: true})
+	}
+}
 
 func (s *simulator) act(p *simPeer, actions []action) {
 	for _, a := range actions {

@@ -18,6 +18,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
+	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
@@ -145,11 +146,32 @@ func newHost(s hostSpec) (host.Host, *quicTransport, error) {
 	} else {
 		opts = append(opts, libp2p.DisableMetrics())
 	}
-	h, err := libp2p.New(append(opts, s.extra...)...)
+	h, err := libp2p.New(append(append(opts, s.extra...), quietYamux)...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening the libp2p host: %w", err)
 	}
 	return h, &q, nil
+}
+
+// aliveAfter is how long a connection may be silent before yamux asks whether it
+// is still there, and measureEvery how often it measures a round trip, for the
+// growth of windows. Members ping each other anyway, on each connection more
+// often than that, up to so many as are made: else yamux's own pings were most of
+// what an idle node says.
+const (
+	aliveAfter   = time.Minute
+	measureEvery = 10 * time.Minute
+)
+
+// quietYamux is libp2p's yamux but for its pings, unless an option before it
+// names another multiplexer.
+func quietYamux(c *libp2p.Config) error {
+	if len(c.Muxers) > 0 {
+		return nil
+	}
+	y := *yamux.DefaultTransport.Config()
+	y.KeepAliveInterval, y.MeasureRTTInterval = aliveAfter, measureEvery
+	return libp2p.Muxer(yamux.ID, (*yamux.Transport)(&y))(c)
 }
 
 // listen opens each address, or says which one it can't; libp2p itself is

@@ -44,13 +44,17 @@ func main() {
 	body := flag.Int("body", 0, "run only the load of so many KiB")
 	rounds := flag.Int("rounds", 3, "how many turns each network has")
 	full := flag.Bool("full", false, "catch-up with 20,000 blocks of 10 KiB and 500 of 1 MiB")
-	profile := flag.String("cpuprofile", "", "write a CPU profile to this file")
+	profile := flag.String("cpuprofile", "", "write a CPU profile to this file; with -only membership, of the idle time alone")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	var r figures.Records
 	err := func() (err error) {
-		done, err := profiled(*profile)
+		whole, idle := *profile, ""
+		if *only == "membership" {
+			whole, idle = "", *profile
+		}
+		done, err := profiled(whole)
 		if err != nil {
 			return err
 		}
@@ -61,7 +65,7 @@ func main() {
 			}
 		}
 		if *only == "" || *only == "membership" {
-			if err := members(ctx, &r, *nodes); err != nil {
+			if err := members(ctx, &r, *nodes, idle); err != nil {
 				return err
 			}
 		}
