@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	clock     = 100 * time.Millisecond
+	clock     = 250 * time.Millisecond
 	inbox     = 256                    // ballots that wait; more are dropped, for they come again
 	probeTime = 2 * time.Second        // for an orderer's answer
 	farewell  = 300 * time.Millisecond // for the last ballots

@@ -15,6 +15,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 
+	"grapevine/election"
 	"grapevine/membership"
 	"grapevine/node"
 )
@@ -72,6 +73,7 @@ func MeetAndIdle(ctx context.Context, n int, short bool, phase func(string) erro
 			return []libp2p.Option{libp2p.BandwidthReporter(counters[i])}
 		},
 		Tune: func(i int, c *node.Config) {
+			c.Leader = election.Dynamic // as it comes
 			if i > 0 {
 				c.Bootstrap = []string{endpoint(0)}
 			}

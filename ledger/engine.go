@@ -46,6 +46,10 @@ func engineOptions(fs vfs.FS, cacheBytes int64, events *pebble.EventListener, lo
 		Logger:                      log,
 	}
 	o.TargetFileSizes[0] = 4 << 20
+	// Pebble's default looks ten times a second whether more compactions may run
+	// at once than do, which an idle node pays for. This one looks when something
+	// was flushed or compacted, which is when it matters.
+	o.Experimental.CompactionScheduler = pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()
 	o.Experimental.SpanPolicyFunc = spanPolicy
 	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
 		return pebble.ValueSeparationPolicy{

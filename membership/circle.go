@@ -29,6 +29,7 @@ import (
 type Circle struct {
 	self  peer.ID
 	seed  uint64
+	again time.Duration
 	next  time.Time // of a dial at leisure
 	known map[peer.ID]*stranger
 	alive int // dials under way of the living
@@ -45,7 +46,6 @@ const (
 	courtesy   = 1 * time.Second  // to who has the lower peer ID, while we have few
 	reserve    = 15 * time.Second // then
 	shortTry   = 100 * time.Millisecond
-	longTry    = 3 * time.Second
 	leastWait  = 25 * time.Millisecond
 )
 
@@ -57,9 +57,11 @@ type stranger struct {
 	under *int // the count of dials under way that has it; nil: none
 }
 
-// NewCircle returns the circle of a host that has met nobody.
-func NewCircle(self peer.ID, seed uint64) *Circle {
-	return &Circle{self: self, seed: seed, known: make(map[peer.ID]*stranger)}
+// NewCircle returns the circle of a host that has met nobody. again is how far
+// the pauses grow between two tries of who can't be reached, as long as there are
+// few such.
+func NewCircle(self peer.ID, seed uint64, again time.Duration) *Circle {
+	return &Circle{self: self, seed: seed, again: again, known: make(map[peer.ID]*stranger)}
 }
 
 // Due returns whom to dial now, of all members that aren't connected and can be
@@ -88,7 +90,7 @@ func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []M
 		}
 		return !now.Before(at)
 	}
-	longest := longTry * time.Duration(1+lost/lostDials)
+	longest := c.again * time.Duration(1+lost/lostDials)
 	few := connected+c.alive < fewPeers
 	leisurely := ripe(c.next)
 	var ours, theirs []Member
@@ -129,7 +131,7 @@ func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []M
 		if len(ours) == 0 {
 			from = &theirs
 		}
-		dial = append(dial, c.begin(c.take(from), &c.alive, longTry, now))
+		dial = append(dial, c.begin(c.take(from), &c.alive, c.again, now))
 		room--
 	}
 	if len(strangers) > 0 {

@@ -11,6 +11,8 @@ import (
 	"grapevine/msp"
 )
 
+const again = 3 * time.Second
+
 // crowd returns n living members whose peer IDs are in order.
 func crowd(n int) []Member {
 	all := make([]Member, n)
@@ -73,7 +75,7 @@ func (w *circleWorld) run(t *testing.T, d time.Duration) {
 }
 
 func newCircleWorld(self peer.ID, strangers []Member) *circleWorld {
-	return &circleWorld{c: NewCircle(self, 7), now: bubbleEpoch, strangers: strangers, dialled: map[peer.ID][]time.Duration{}, ends: map[time.Time][]Member{}}
+	return &circleWorld{c: NewCircle(self, 7, again), now: bubbleEpoch, strangers: strangers, dialled: map[peer.ID][]time.Duration{}, ends: map[time.Time][]Member{}}
 }
 
 // TestCircleIsLeisurely: the first few connections are made at once, the rest
@@ -122,7 +124,7 @@ func TestCircleTriesForEver(t *testing.T) {
 		at := w.dialled[m.Peer]
 		require.GreaterOrEqual(t, len(at), 5, m.Peer)
 		last := at[len(at)-1] - at[len(at)-2]
-		require.LessOrEqual(t, last, 2*longTry*(1+60/lostDials), m.Peer)
+		require.LessOrEqual(t, last, 2*again*(1+60/lostDials), m.Peer)
 	}
 	w.reach = nil
 	w.run(t, time.Minute)
@@ -132,7 +134,7 @@ func TestCircleTriesForEver(t *testing.T) {
 // TestCircleForgets: nothing is kept of whom it isn't told of any more, and a
 // dial that never ended is counted once.
 func TestCircleForgets(t *testing.T) {
-	c := NewCircle("peer", 1)
+	c := NewCircle("peer", 1, again)
 	dial, _ := c.Due(crowd(5), 0, bubbleEpoch)
 	require.Len(t, dial, aliveDials)
 	again, _ := c.Due(nil, 0, bubbleEpoch.Add(time.Second))

@@ -160,11 +160,12 @@ type quota struct {
 
 // detector is not safe for concurrent use.
 type detector struct {
-	period   time.Duration
-	shortest time.Duration // wait for an answer
-	self     msp.PKIID
-	number   number
-	seed     uint64
+	period    time.Duration
+	suspicion time.Duration // of who is accused by one alone, at least; see timeout
+	shortest  time.Duration // wait for an answer
+	self      msp.PKIID
+	number    number
+	seed      uint64
 
 	all          map[msp.PKIID]*subject
 	here         []*subject // connected, by ID
@@ -190,9 +191,9 @@ type detector struct {
 	out          []action
 }
 
-func newDetector(self msp.PKIID, period time.Duration, seed uint64) *detector {
+func newDetector(self msp.PKIID, period, suspicion time.Duration, seed uint64) *detector {
 	d := &detector{
-		period: period, shortest: period * 3 / 20, rtt: period / 12, self: self, seed: seed,
+		period: period, suspicion: suspicion, shortest: period * 3 / 20, rtt: period / 12, self: self, seed: seed,
 		all: make(map[msp.PKIID]*subject), probes: make(map[uint64]*subject), errands: make(map[uint64]errand), quotas: make(map[msp.PKIID]*quota),
 	}
 	d.phase = time.Duration(d.random() % uint64(period/morePings))

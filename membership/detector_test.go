@@ -48,7 +48,7 @@ type watched struct {
 func newBystander(t *testing.T, seed uint64) *bystander {
 	b := &bystander{
 		t: t, rng: rand.New(rand.NewPCG(seed, 7)), now: bubbleEpoch,
-		d: newDetector(simID(0), time.Second, seed), about: map[msp.PKIID]*watched{},
+		d: newDetector(simID(0), time.Second, 3*time.Second, seed), about: map[msp.PKIID]*watched{},
 	}
 	b.n = 3 + b.rng.IntN(12)
 	for i := 1; i <= b.n; i++ {

@@ -60,6 +60,7 @@ type Config struct {
 	Version     string        // of the program
 	Incarnation uint64        // above that of every earlier start; milliseconds since 1970
 	Period      time.Duration // of the detector: each looks at a few others in it
+	Suspicion   time.Duration // how long a silent member is suspected that nobody else accuses, in a network of about 32; 0: three periods
 	Expiry      time.Duration // how old, beyond the clocks' allowance, an alive message may be
 
 	// Tip returns how many blocks are held, durably, and the header hash of the
@@ -83,6 +84,8 @@ type Config struct {
 	// Changed is told what happens to members, in order. It MUST NOT block. May
 	// be nil.
 	Changed func(e Event)
+	// Probed is told of each answer's time to a ping. It MUST NOT block. May be nil.
+	Probed func(rtt time.Duration)
 	// Refused is told of each word that was refused. May be nil.
 	Refused func(p peer.ID, r *wire.Reason)
 	// Load and Store keep the highest accepted messages across restarts: one
@@ -159,6 +162,9 @@ func New(c Config) (*Members, error) {
 	if c.Period <= 0 {
 		c.Period = DefaultPeriod
 	}
+	if c.Suspicion <= 0 {
+		c.Suspicion = 3 * c.Period
+	}
 	if c.Expiry <= 0 {
 		c.Expiry = DefaultExpiry
 	}
@@ -167,7 +173,7 @@ func New(c Config) (*Members, error) {
 		c: c, id: id,
 		due:         make(chan struct{}, 1),
 		view:        newView(c.Expiry),
-		detector:    newDetector(id, c.Period, binary.BigEndian.Uint64(id[:])^c.Incarnation),
+		detector:    newDetector(id, c.Period, c.Suspicion, binary.BigEndian.Uint64(id[:])^c.Incarnation),
 		incarnation: c.Incarnation,
 		known:       make(map[msp.PKIID]*judged),
 		hosts:       make(map[msp.PKIID]peer.ID),

@@ -170,7 +170,7 @@ func (d *detector) tell(s *subject, n int) {
 
 // timeout is how long s stays suspect: Lifeguard's formula.
 func (d *detector) timeout(accusers int) time.Duration {
-	least := float64(d.period) * (0.8 + 0.04*math.Log2(float64(d.living+1)))
+	least := float64(d.suspicion) / 3 * (0.8 + 0.04*math.Log2(float64(d.living+1)))
 	k := min(confirmations, d.living-2)
 	t := least
 	if k > 0 {

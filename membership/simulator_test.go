@@ -99,7 +99,7 @@ func newSimulator(seed uint64, n, degree int) *simulator {
 	}
 	for i := range n {
 		p := &simPeer{
-			i: i, d: newDetector(simID(i), time.Second, seed*1_000_003+uint64(i)),
+			i: i, d: newDetector(simID(i), time.Second, 3*time.Second, seed*1_000_003+uint64(i)),
 			out:  make([]*simLink, n),
 			skew: time.Duration(s.rng.Int64N(int64(simSkew))),
 		}

@@ -377,6 +377,9 @@ func (m *Members) step(e event, now time.Time) {
 			m.publishSoon()
 		case a.rtt > 0:
 			m.stats.RTT += (a.rtt - m.stats.RTT) / 8
+			if m.c.Probed != nil {
+				m.c.Probed(a.rtt)
+			}
 			if v := m.view.marks[a.id]; v != nil {
 				v.member.RTT = a.rtt
 				v.member.LastSeen = now

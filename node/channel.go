@@ -157,7 +157,7 @@ func (c *Channel) rooms() error {
 	c.members, err = membership.New(membership.Config{
 		Self: n.cfg.Signer, Chain: n.cfg.Chain, Tag: c.tag, PeerID: n.host.ID(),
 		Endpoint: n.cfg.ExternalEndpoint, Internal: n.internal, Loopback: n.loopback(), Role: n.cfg.Role, Version: n.cfg.Version,
-		Incarnation: incarnation, Period: n.cfg.Alive, Expiry: n.cfg.AliveExpiry,
+		Incarnation: incarnation, Period: n.cfg.Alive, Suspicion: n.cfg.Suspicion, Expiry: n.cfg.AliveExpiry,
 		Tip:  func() (uint64, [32]byte) { t := c.ledger.Tip(); return t.Height, t.Hash },
 		Lead: c.tellsLead,
 		Open: func(ctx context.Context, p peer.ID) (network.Stream, error) {
@@ -173,6 +173,7 @@ func (c *Channel) rooms() error {
 			c.elect.Told(p, height)
 		},
 		Changed: c.changed,
+		Probed:  func(rtt time.Duration) { n.metrics.probed(c.name, rtt) },
 		Refused: func(p peer.ID, r *wire.Reason) {
 			refused(r)
 			c.log.Debug("refused a member's word", "peer", p, "reason", r.Code())

@@ -117,7 +117,7 @@ func (n *Node) dropSoon(older, newer peer.ID, at time.Time) bool {
 // dropDisplaced closes the connections of hosts that don't count any more.
 func (n *Node) dropDisplaced(ctx context.Context) error {
 	var due []farewell
-	look := time.NewTicker(lastWords / 4)
+	look := time.NewTimer(0)
 	defer look.Stop()
 	for {
 		select {
@@ -137,6 +137,9 @@ func (n *Node) dropDisplaced(ctx context.Context) error {
 			}
 			return true
 		})
+		if len(due) > 0 {
+			look.Reset(lastWords / 4)
+		}
 	}
 }
 

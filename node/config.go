@@ -79,6 +79,14 @@ type Config struct {
 	Role string
 	// Alive is the period in which each peer looks whether a few others live.
 	Alive time.Duration
+	// Suspicion is how long a silent member is suspected, at most, before it
+	// counts as dead; it grows a little with the network. 0: three times Alive.
+	Suspicion time.Duration
+	// Redial is how far the pauses grow between two tries to reach a member,
+	// bootstrap or anchor peer; 0: 3 s. After Tries in vain to reach a bootstrap or
+	// anchor peer, 0: 120, they grow five times as far. Tries never end.
+	Redial time.Duration
+	Tries  int
 	// AliveExpiry is how old a signed alive message may be, beyond 30 s for
 	// clocks that differ; 0: 5 s.
 	AliveExpiry time.Duration

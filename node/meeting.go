@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,11 @@ import (
 
 const (
 	minPause = 100 * time.Millisecond // between two tries for one place
+	// maxPause bounds the pauses by default, maxTries how many of them are so
+	// short, and slower is how much longer they get then.
 	maxPause = 3 * time.Second
+	maxTries = 120
+	slower   = 5
 	dialTime = 10 * time.Second
 	// lostTime is for members that aren't known to live: see [membership.Circle].
 	lostTime = 3 * time.Second
@@ -58,7 +63,7 @@ type place struct {
 func newMeeting(n *Node) *meeting {
 	return &meeting{
 		node: n, slots: make(chan struct{}, dials), news: make(chan struct{}, 1), due: make(chan struct{}),
-		shunned: map[peer.ID]time.Time{}, places: map[string]*place{}, circle: membership.NewCircle(n.host.ID(), rand.Uint64()),
+		shunned: map[peer.ID]time.Time{}, places: map[string]*place{}, circle: membership.NewCircle(n.host.ID(), rand.Uint64(), cmp.Or(n.cfg.Redial, maxPause)),
 	}
 }
 
@@ -132,7 +137,7 @@ func (m *meeting) refresh(ctx context.Context, g *sync.WaitGroup) {
 
 // keep dials a place whenever nobody of it is connected, for ever.
 func (m *meeting) keep(ctx context.Context, p *place) {
-	pause := minPause
+	pause, tries := minPause, 0
 	var known peer.ID
 	warned := false
 	for ctx.Err() == nil {
@@ -140,7 +145,7 @@ func (m *meeting) keep(ctx context.Context, p *place) {
 		due := m.due
 		m.mu.Unlock()
 		if known != "" && m.node.host.Network().Connectedness(known) == network.Connected {
-			pause = minPause
+			pause, tries = minPause, 0
 			select {
 			case <-due:
 			case <-ctx.Done():
@@ -166,7 +171,11 @@ func (m *meeting) keep(ctx context.Context, p *place) {
 			m.node.log.Debug("dialling", "endpoint", p.endpoint, "err", err, "again", pause)
 		}
 		sleep(ctx, pause/2+rand.N(pause))
-		pause = min(2*pause, maxPause)
+		longest := cmp.Or(m.node.cfg.Redial, maxPause)
+		if tries++; tries >= cmp.Or(m.node.cfg.Tries, maxTries) {
+			longest *= slower
+		}
+		pause = min(2*pause, longest)
 	}
 }
 

@@ -33,6 +33,9 @@ type metrics struct {
 	known      *prometheus.GaugeVec     // channel
 	members    *prometheus.GaugeVec     // channel, state
 	happened   *prometheus.CounterVec   // channel, event
+	wronged    *prometheus.CounterVec   // channel
+	refuted    *prometheus.CounterVec   // channel
+	probes     *prometheus.HistogramVec // channel
 	commits    *prometheus.HistogramVec // channel
 	expiry     *prometheus.GaugeVec     // use
 }
@@ -52,13 +55,18 @@ func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metri
 		passed:     prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_relay_forwarded_total", Help: "Envelopes handed on to an orderer, by its answer."}, []string{"channel", "status"}),
 		known:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "gossip_membership_total_peers_known", Help: "Total known peers."}, []string{"channel"}),
 		members:    prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grapevine_members", Help: "Members heard of, by what this peer believes of them; itself not included."}, []string{"channel", "state"}),
-		happened:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_member_events_total", Help: "What happened to members; suspected and recovered are false suspicions."}, []string{"channel", "event"}),
+		happened:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_member_events_total", Help: "What happened to members."}, []string{"channel", "event"}),
+		wronged:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_false_suspicions_total", Help: "Members that this peer suspected, or took for dead, and that turned out to live."}, []string{"channel"}),
+		refuted:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_refutations_total", Help: "Accusations of this peer itself that it refuted with a newer signed message."}, []string{"channel"}),
 	}
 	m.commits = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "gossip_state_commit_duration", Help: "Time it takes to commit blocks, in seconds; several may be committed at once.", Buckets: prometheus.ExponentialBuckets(.001, 2, 14),
 	}, []string{"channel"})
+	m.probes = prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "grapevine_probe_duration_seconds", Help: "Time until a member answers a ping.", Buckets: prometheus.ExponentialBuckets(.0005, 2, 14),
+	}, []string{"channel"})
 	m.expiry = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grapevine_certificate_expiry_seconds", Help: "Seconds until a certificate of this node ends, by its use."}, []string{"use"})
-	m.all = []prometheus.Collector{m.expiry, m.commits, m.rejected, m.handshakes, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened}
+	m.all = []prometheus.Collector{m.expiry, m.commits, m.rejected, m.handshakes, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened, m.wronged, m.refuted, m.probes}
 	m.all = append(m.all, more...)
 	if reg == nil {
 		return m, nil
@@ -133,6 +141,17 @@ func (m *metrics) forwarded(channel string, s common.Status) {
 // member counts what happened to a member.
 func (m *metrics) member(channel string, e membership.Event) {
 	m.happened.WithLabelValues(channel, e.Kind.String()).Inc()
+	switch e.Kind {
+	case membership.Recovered:
+		m.wronged.WithLabelValues(channel).Inc()
+	case membership.Refuted:
+		m.refuted.WithLabelValues(channel).Inc()
+	}
+}
+
+// probed notes how long a member took to answer.
+func (m *metrics) probed(channel string, rtt time.Duration) {
+	m.probes.WithLabelValues(channel).Observe(rtt.Seconds())
 }
 
 // living sets how many members are in which state.
@@ -151,7 +170,7 @@ func (m *metrics) living(channel string, all []membership.Member) {
 
 func (m *metrics) forget(channel string) {
 	l := prometheus.Labels{"channel": channel}
-	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened, m.commits} {
+	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened, m.wronged, m.refuted, m.probes, m.commits} {
 		v.DeletePartialMatch(l)
 	}
 }

@@ -174,7 +174,7 @@ func running(t *testing.T, n *Node) (stop func()) {
 
 // patience bounds a wait; nothing ever sleeps it out.
 func patience(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }

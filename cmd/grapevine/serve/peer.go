@@ -144,6 +144,7 @@ func runPeer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log, relay b
 	if c.Gossip.AliveInterval > 0 {
 		cfg.Alive = c.Gossip.AliveInterval
 	}
+	cfg.Suspicion, cfg.Redial, cfg.Tries = c.Gossip.AliveExpiration, c.Gossip.Reconnect, c.Gossip.MaxConnectionAttempts
 	if cfg.Clients, err = clientServices(c); err != nil {
 		return err
 	}
