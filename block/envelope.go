@@ -162,3 +162,17 @@ func walk(raw []byte, visit func(num protowire.Number, typ protowire.Type, field
 	}
 	return nil
 }
+
+// TxIDs returns the transaction id of each entry of a block, as a [Verified] one
+// tells them.
+func TxIDs(b *common.Block) ([]string, error) {
+	ids := make([]string, len(b.GetData().GetData()))
+	for i, raw := range b.GetData().GetData() {
+		e, err := readEntry(raw)
+		if err != nil {
+			return nil, fmt.Errorf("entry %d: %w", i, err)
+		}
+		ids[i] = e.txID
+	}
+	return ids, nil
+}

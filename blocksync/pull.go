@@ -146,10 +146,8 @@ func (s *Sync) ended(ctx context.Context, fx fxFetch, a *asking, err error) {
 		failure.fault = busy
 	case errors.Is(err, errLacking):
 		failure.fault, failure.lowest, failure.height = lacking, a.status.GetLowest(), a.status.GetHeight()
-	case r != nil && r.Verdict() != wire.Ignore && r != Truncated && r != TooSlow && r != Empty && r != wire.Stalled:
-		failure.fault = wrong
 	default:
-		failure.fault = broken
+		failure.fault = faultOf(r)
 	}
 	log.Debugw("a slice ended early", "from", fx.from, "to", fx.to, "peer", fx.peer, "error", err)
 	switch failure.fault {

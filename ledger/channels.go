@@ -1,11 +1,10 @@
 package ledger
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
-
-	"github.com/cockroachdb/pebble/v2"
 
 	"grapevine/block"
 )
@@ -25,8 +24,11 @@ func (d *DB) create(channel string, genesis block.Verified) (*Ledger, error) {
 	if channel == "" || genesis.IsZero() || genesis.Number() != 0 {
 		return nil, errors.New("not a channel's name and its block 0")
 	}
-	d.admin.Lock()
-	defer d.admin.Unlock()
+	release, err := d.admin.take(d)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	if l, err := d.Channel(channel); err == nil {
 		if l.record.genesis != genesis.Hash() {
 			return nil, fmt.Errorf("another genesis block is kept: %w", ErrExists)
@@ -46,6 +48,10 @@ func (d *DB) create(channel string, genesis block.Verified) (*Ledger, error) {
 		return nil, err
 	}
 	l := newLedger(d, channel, record{number: number, genesis: genesis.Hash()})
+	c := charter{record: l.record, name: channel, genesis: genesis.Bytes()}
+	if err := d.aside(func() error { return d.keepCharter(c) }); err != nil {
+		return nil, err
+	}
 	b := d.pebble.NewBatch()
 	m := l.write(b, mark{}, genesis)
 	set(b, tipKey(number), m.marshal())
@@ -69,8 +75,11 @@ func (d *DB) create(channel string, genesis block.Verified) (*Ledger, error) {
 // Drop forgets a channel: its blocks, its indexes and its record, in one durable
 // step. Its ledger answers ErrNotFound from then on. ErrNotFound if there is none.
 func (d *DB) Drop(name string) error {
-	d.admin.Lock()
-	defer d.admin.Unlock()
+	release, err := d.admin.take(d)
+	if err != nil {
+		return fmt.Errorf("drop channel %s: %w", name, err)
+	}
+	defer release()
 	l, err := d.Channel(name)
 	if err != nil {
 		return err
@@ -80,8 +89,11 @@ func (d *DB) Drop(name string) error {
 		return fmt.Errorf("drop channel %s: %w", name, err)
 	}
 	defer done()
-	l.appending.Lock()
-	defer l.appending.Unlock()
+	let, err := l.appending.take(d)
+	if err != nil {
+		return fmt.Errorf("drop channel %s: %w", name, err)
+	}
+	defer let()
 	if err := errors.Join(l.settled(), d.failure()); err != nil {
 		return fmt.Errorf("drop channel %s: %w", name, err)
 	}
@@ -101,7 +113,10 @@ func (d *DB) Drop(name string) error {
 		defer d.mu.Unlock()
 		delete(d.channels, name)
 	})
-	if err != nil {
+	if err == nil {
+		err = d.aside(func() error { return d.gate.Remove(d.gate.PathJoin(d.folder.dir, charterName(l.record.number))) })
+	}
+	if err != nil && !isNotExist(err) {
 		return fmt.Errorf("drop channel %s: %w", name, err)
 	}
 	if err := d.removeSnapshots(name); err != nil {
@@ -110,45 +125,44 @@ func (d *DB) Drop(name string) error {
 	return nil
 }
 
-// load reads the records of all channels, and holds them against the heights
-// that the witness saw. It runs before anything else.
-func (d *DB) load(heights map[uint32]uint64) (err error) {
-	it, err := d.pebble.NewIter(&pebble.IterOptions{
-		LowerBound: []byte{spaceRecord}, UpperBound: []byte{spaceRecord + 1},
-	})
-	if err != nil {
-		return explain(err)
-	}
-	defer func() {
-		if e := it.Close(); err == nil {
-			err = explain(e)
-		}
-	}()
-	for ok := it.First(); ok; ok = it.Next() {
-		name := string(it.Key()[1:])
-		v, err := it.ValueAndErr()
-		if err != nil {
-			return fmt.Errorf("read the record of channel %s: %w", name, explain(err))
-		}
+// load reads the records of all channels, or, where they are damaged, their
+// charters, and holds them against the heights that the witness saw. It runs before
+// anything else.
+func (d *DB) load(heights map[uint32]uint64, charters map[uint32]charter) error {
+	records := make(map[string]record)
+	err := d.pass(context.Background(), []byte{spaceRecord}, []byte{spaceRecord + 1}, func(k, v []byte) error {
 		r, err := parseRecord(v)
 		if err != nil {
-			return fmt.Errorf("channel %s: %w", name, err)
+			return fmt.Errorf("channel %s: %w", k[1:], err)
 		}
+		records[string(k[1:])] = r
+		return nil
+	})
+	lost := err != nil && (damaged(err) || errors.Is(err, ErrCorrupt))
+	switch {
+	case lost && len(charters) > 0:
+		d.log.Errorf("the records of channels are damaged, and read from their charters: %v", err)
+		for _, c := range charters {
+			records[c.name] = c.record
+		}
+	case err != nil:
+		return fmt.Errorf("read the records of channels: %w", explain(err))
+	}
+	for name, r := range records {
 		l := newLedger(d, name, r)
 		if err := l.load(heights[r.number]); err != nil {
 			l.Halt(err)
+		} else if lost {
+			l.Halt(fmt.Errorf("the channel's record: %w", ErrCorrupt))
 		}
 		delete(heights, r.number)
 		d.channels[name] = l
-	}
-	if err := it.Error(); err != nil {
-		return explain(err)
 	}
 	for number, height := range heights {
 		switch _, err := d.get(droppedKey(number)); {
 		case errors.Is(err, ErrNotFound):
 			return fmt.Errorf("a channel of %d blocks is lost without a trace; to go on without it, remove the file %s: %w", height, witnessName, ErrCorrupt)
-		case err != nil:
+		case err != nil && !(lost && errors.Is(err, ErrCorrupt)):
 			return fmt.Errorf("read which channels were dropped: %w", err)
 		}
 	}

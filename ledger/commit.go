@@ -32,7 +32,10 @@ func (d *DB) commit(b *pebble.Batch, settle func()) (*commit, error) {
 	go func() {
 		defer d.users.Done()
 		defer close(c.done)
-		if c.err = explain(d.pebble.Apply(b, pebble.Sync)); c.err != nil {
+		d.writing.RLock()
+		c.err = explain(d.pebble.Apply(b, pebble.Sync))
+		d.writing.RUnlock()
+		if c.err != nil {
 			return
 		}
 		settle()
@@ -62,6 +65,14 @@ func (d *DB) await(c *commit) error {
 func (d *DB) writable(n int) error {
 	if err := d.failure(); err != nil {
 		return err
+	}
+	return d.room(n)
+}
+
+// room is writable for what may be written to a store that was found damaged.
+func (d *DB) room(n int) error {
+	if err := d.gate.failure(); err != nil {
+		return fmt.Errorf("%w: %w", ErrHalted, err)
 	}
 	if d.gate.isFull() {
 		return ErrFull

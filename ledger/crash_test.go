@@ -54,7 +54,7 @@ func (s state) equal(o state) bool {
 // scripts are made once: signing takes longer than crashing.
 var scripts = sync.OnceValue(func() map[string]*script {
 	m := make(map[string]*script)
-	for _, name := range []string{"small", "large", "gone"} {
+	for _, name := range []string{"small", "middle", "large", "gone"} {
 		c, genesis := newChain(noTest{}, name)
 		s := &script{all: []block.Verified{genesis}}
 		for i := range 60 {
@@ -62,7 +62,7 @@ var scripts = sync.OnceValue(func() map[string]*script {
 			switch {
 			case name == "large" && i%7 == 3:
 				size = 60_000
-			case name == "large":
+			case name == "large", name == "middle" && i%3 > 0:
 				size = 2_500
 			}
 			if i == 20 {

@@ -14,6 +14,7 @@ package ledger
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -48,6 +49,15 @@ type Options struct {
 	// an error that wraps ErrDisk. The process should then end with exit code 74.
 	// It runs on a goroutine of the store that has nothing else to do any more.
 	OnFailure func(error)
+	// Rescue begins anew, with block 0 of each channel, in a store that can't be
+	// opened for damage; what is left of it is moved aside, to a folder "damaged-N"
+	// within. The channels open halted: see Repair. Blocks then come from peers.
+	// Facts of the node that can't be read are lost.
+	Rescue bool
+	// OnDamage is called when something is found to be other than it was written,
+	// with the channel's name, or "" if it isn't known whose it is. It MUST NOT
+	// block nor call back. See Damage.
+	OnDamage func(channel string)
 
 	fs vfs.FS // tests: instead of the operating system's
 
@@ -64,12 +74,15 @@ type DB struct {
 	minFree uint64
 	errs    atomic.Uint64 // background errors of Pebble
 	halt    atomic.Pointer[error]
+	torn    torn
 
-	chunkBytes   int // of a snapshot's chunks: one behind that reaches them
+	onDamage func(channel string)
+
+	admin        lock         // serialises Create, Drop, Mend and what of Restore concerns others
+	writing      sync.RWMutex // held for writing while Mend replaces what is kept
+	chunkBytes   int          // of a snapshot's chunks: one behind that reaches them
 	restoreBatch int
-
-	admin  sync.Mutex // serialises Create, Drop and what of Restore concerns others
-	making sync.Mutex // held while a snapshot is made: one at a time
+	making       sync.Mutex // held while a snapshot is made: one at a time
 
 	mu        sync.Mutex
 	channels  map[string]*Ledger     // guarded by mu
@@ -84,7 +97,48 @@ type DB struct {
 // can't be opened for damage. A channel whose own records are damaged doesn't stop
 // the others: it opens halted.
 func Open(dir string, o Options) (*DB, error) {
-	d := &DB{log: o.Logger, minFree: o.MinFree, channels: make(map[string]*Ledger), snapshots: make(map[string][]*Snapshot)}
+	d, err := open(dir, o, false)
+	if errors.Is(err, ErrCorrupt) && o.Rescue {
+		r := prepare(o)
+		if e := r.rescue(dir); e != nil {
+			err = errors.Join(err, e)
+		} else {
+			d, err = open(dir, o, true)
+		}
+	}
+	if err == nil && o.Rescue {
+		err = d.readable()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open ledger %s: %w", dir, err)
+	}
+	return d, nil
+}
+
+// readable sees to it that the node's facts and the records of its channels can be
+// read, for without them it can't begin.
+func (d *DB) readable() error {
+	nothing := func(_, _ []byte) error { return nil }
+	err := d.pass(context.Background(), []byte{spaceNode}, []byte{spaceChannel}, nothing)
+	if err != nil && damaged(err) {
+		if _, err = d.Mend(context.Background()); err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}
+	return explain(err)
+}
+
+func open(dir string, o Options, rescued bool) (*DB, error) {
+	d := prepare(o)
+	if err := d.open(dir, o.CacheBytes, rescued); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// prepare makes a DB that isn't open yet.
+func prepare(o Options) *DB {
+	d := &DB{log: o.Logger, minFree: o.MinFree, onDamage: o.OnDamage, admin: newLock(), channels: make(map[string]*Ledger), snapshots: make(map[string][]*Snapshot)}
 	if d.log == nil {
 		d.log = silent{}
 	}
@@ -106,13 +160,10 @@ func Open(dir string, o Options) (*DB, error) {
 			o.OnFailure(err)
 		}
 	})
-	if err := d.open(dir, o.CacheBytes); err != nil {
-		return nil, fmt.Errorf("open ledger %s: %w", dir, err)
-	}
-	return d, nil
+	return d
 }
 
-func (d *DB) open(dir string, cacheBytes int64) (err error) {
+func (d *DB) open(dir string, cacheBytes int64, rescued bool) (err error) {
 	if d.folder, err = openFolder(d.gate, dir); err != nil {
 		return err
 	}
@@ -131,8 +182,7 @@ func (d *DB) open(dir string, cacheBytes int64) (err error) {
 	var opening atomic.Bool
 	opening.Store(true)
 	var fatal atomic.Pointer[error]
-	po := engineOptions(d.gate, cacheBytes,
-		events(d.log, &d.errs, func(err error) { d.haltAll(fmt.Errorf("%w: %w", ErrCorrupt, err)) }),
+	po := engineOptions(d.gate, cacheBytes, d.events(),
 		engineLog{d.log, &opening, func(err error) {
 			if opening.Load() {
 				fatal.CompareAndSwap(nil, &err)
@@ -141,7 +191,12 @@ func (d *DB) open(dir string, cacheBytes int64) (err error) {
 			d.gate.fail(err)
 		}})
 	po.Lock = d.folder.lock
-	po.ErrorIfNotExists = d.folder.made
+	po.ErrorIfNotExists = d.folder.made && !rescued
+	if d.folder.made {
+		if err := d.sweep(); err != nil {
+			return err
+		}
+	}
 	p, err := openPebble(d.folder.dir, po)
 	opening.Store(false)
 	if f := fatal.Load(); f != nil {
@@ -155,11 +210,23 @@ func (d *DB) open(dir string, cacheBytes int64) (err error) {
 	if err := d.folder.finish(); err != nil {
 		return err
 	}
+	has, err := d.charters()
+	if err != nil {
+		return err
+	}
+	if rescued {
+		if err := d.refound(has); err != nil {
+			return err
+		}
+	}
 	var heights map[uint32]uint64
 	if d.witness, heights, err = openWitness(d.gate, d.folder.dir, d.log); err != nil {
 		return err
 	}
-	if err := d.load(heights); err != nil {
+	if err := d.load(heights, has); err != nil {
+		return err
+	}
+	if err := d.tally(has); err != nil {
 		return err
 	}
 	if err := errors.Join(d.clearAll(), d.loadSnapshots()); err != nil {

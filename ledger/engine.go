@@ -103,21 +103,28 @@ func (l engineLog) Fatalf(format string, args ...any) {
 
 // events counts what goes wrong behind our back, and hears of corruption that
 // compactions find. Pebble calls it with its locks held: it must not wait.
-func events(log Logger, errs *atomic.Uint64, corrupt func(error)) *pebble.EventListener {
+func (d *DB) events() *pebble.EventListener {
 	return &pebble.EventListener{
 		BackgroundError: func(err error) {
-			n := errs.Add(1)
+			n := d.errs.Add(1)
 			if n&(n-1) == 0 { // the 1st, 2nd, 4th, 8th ...: a log isn't the disk's next victim
-				log.Errorf("background error %d of the store: %v", n, err)
+				d.log.Errorf("background error %d of the store: %v", n, err)
 			}
-			if pebble.IsCorruptionError(err) {
-				corrupt(err)
+			if !damaged(err) {
+				return
 			}
+			// A table that somebody replaces is no reason to stop before a read meets it.
+			if d.onDamage == nil || d.torn.count() == 0 {
+				d.haltAll(fmt.Errorf("%w: %w", ErrCorrupt, err))
+			}
+			d.tellDamage("")
 		},
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			// The reader that met it gets the error too and halts its channel;
 			// left nil, Pebble would end the process here.
-			log.Errorf("damaged file in the store: %s", info)
+			if d.torn.note(info, d.gate) {
+				d.log.Errorf("damaged file in the store: %s", info)
+			}
 		},
 	}
 }

@@ -103,8 +103,11 @@ const (
 // kept and not judged. Few of these are judged by the next Append; CatchUp judges
 // all. Nil ends judging, as it is at the start.
 func (l *Ledger) Judge(e Executor) {
-	l.appending.Lock()
-	defer l.appending.Unlock()
+	release, err := l.appending.take(l.db)
+	if err != nil {
+		return // nothing is judged any more
+	}
+	defer release()
 	l.exec = e
 	if l.unjudged.Store(nil); e == nil {
 		l.unjudged.Store(&errNobody)
@@ -152,28 +155,32 @@ func (l *Ledger) forgetState() error {
 		return err
 	}
 	defer done()
-	l.appending.Lock()
-	defer l.appending.Unlock()
-	if err := errors.Join(l.settled(), l.Halted(), l.db.writable(0)); err != nil {
+	release, err := l.appending.take(l.db)
+	if err != nil {
 		return err
 	}
-	c := l.record.number
+	defer release()
+	if err := errors.Join(l.settled(), l.db.room(0)); err != nil {
+		return err
+	}
+	if err := l.Halted(); err != nil && !errors.Is(err, ErrCorrupt) {
+		return err
+	}
 	m := l.sub.get()
 	if m.kept.blocks > 0 {
 		return fmt.Errorf("blocks have to be judged from the first one on: %w", l.pruned())
 	}
-	m.state = stateMark{}
-	b := l.db.pebble.NewBatch()
-	lower, upper := stateSpan(c)
-	if err := errors.Join(
-		b.Delete(stateKey(c), nil), b.DeleteRange(verdictKey(c, 0), verdictKey(c, m.Height), nil), b.DeleteRange(lower, upper, nil),
-	); err != nil {
-		return errors.Join(err, b.Close())
+	b, err := l.forgetting(m)
+	if err != nil {
+		return err
 	}
+	m.state = stateMark{}
 	if l.exec != nil {
 		l.unjudged.Store(nil)
 	}
-	l.pending, err = l.db.commit(b, func() { l.settle(m) })
+	if l.pending, err = l.db.commit(b, func() { l.settle(m) }); err == nil {
+		l.made(ofState)
+	}
 	return err
 }
 
@@ -183,8 +190,11 @@ func (l *Ledger) catchUp() (more bool, err error) {
 		return false, err
 	}
 	defer done()
-	l.appending.Lock()
-	defer l.appending.Unlock()
+	release, err := l.appending.take(l.db)
+	if err != nil {
+		return false, err
+	}
+	defer release()
 	if err := errors.Join(l.settled(), l.Halted()); err != nil {
 		return false, err
 	}
@@ -219,7 +229,7 @@ func (l *Ledger) judge() (more bool, err error) {
 	err = l.scan(from, from+judgeBlocks, func(n uint64, raw []byte) bool {
 		b, err := block.Decode(slices.Clone(raw))
 		if err != nil {
-			bad = l.damage("its bytes", errors.Join(ErrCorrupt, err))
+			bad = l.damage(ofBlock(n), "its bytes", errors.Join(ErrCorrupt, err))
 			return false
 		}
 		bs, size = append(bs, b), size+len(raw)

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -23,18 +22,19 @@ type Ledger struct {
 	record record
 	sub    heightsub
 
-	appending sync.Mutex
+	appending lock
 	pending   *commit  // guarded by appending: a commit that a full disk holds up, or nil
 	exec      Executor // guarded by appending: judges transactions, or nil
 
-	cuts     atomic.Pointer[cuts]  // when the state is handed out to make a snapshot
+	cuts     atomic.Pointer[cuts] // when the state is handed out to make a snapshot
+	damages  damages
 	halt     atomic.Pointer[error] // why it takes no more blocks
 	dropped  atomic.Pointer[error]
 	unjudged atomic.Pointer[error] // why the world state doesn't follow
 }
 
 func newLedger(d *DB, name string, r record) *Ledger {
-	l := &Ledger{db: d, name: name, record: r}
+	l := &Ledger{db: d, name: name, record: r, appending: newLock()}
 	l.unjudged.Store(&errNobody)
 	return l
 }
@@ -75,8 +75,11 @@ func (l *Ledger) append(bs []block.Verified) error {
 		return err
 	}
 	defer done()
-	l.appending.Lock()
-	defer l.appending.Unlock()
+	release, err := l.appending.take(l.db)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := l.settled(); err != nil {
 		return err
 	}
@@ -105,6 +108,11 @@ func (l *Ledger) append(bs []block.Verified) error {
 		}
 		if l.pending, err = l.db.commit(b, func() { l.settle(next) }); err != nil {
 			return err
+		}
+		if next.config != m.config {
+			if err := l.amend(); err != nil {
+				return err
+			}
 		}
 		m, bs = next, bs[done:]
 	}
@@ -256,30 +264,45 @@ func (l *Ledger) enter() (done func(), err error) {
 // height that was witnessed.
 func (l *Ledger) load(witnessed uint64) error {
 	v, err := l.db.get(tipKey(l.record.number))
-	if err != nil {
-		return l.damage("the tip record", err)
+	var m mark
+	if err == nil {
+		m, err = parseMark(v)
 	}
-	m, err := parseMark(v)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrForeign) {
+		err = l.damage(ofTip, "the tip record", err)
+		var lost error
+		if m, lost = l.recoverTip(); lost != nil {
+			return errors.Join(err, lost)
+		}
+	} else if err != nil {
 		return err
 	}
 	if m.state, err = l.loadState(m.Height); err != nil {
-		return err
+		if errors.Is(err, ErrForeign) {
+			return err
+		}
+		m.state = stateMark{} // until it is judged anew
 	}
 	if m.kept = l.record.kept; m.kept.blocks >= m.Height {
 		return fmt.Errorf("the record says that no block below %d is kept, the height is %d: %w", m.kept.blocks, m.Height, ErrCorrupt)
 	}
 	l.sub.set(m)
 	if m.Height < witnessed {
+		l.damages.mu.Lock()
+		l.damages.rest.Lost = witnessed - m.Height
+		l.damages.mu.Unlock()
 		return fmt.Errorf("%d blocks are left of %d that were acknowledged: %w", m.Height, witnessed, ErrCorrupt)
 	}
 	raw, err := l.db.get(blockKey(l.record.number, m.Height-1))
 	if err != nil {
-		return l.damage(fmt.Sprintf("block %d", m.Height-1), err)
+		return l.damage(ofBlock(m.Height-1), fmt.Sprintf("block %d", m.Height-1), err)
 	}
 	hash, _, err := identify(raw, m.Height-1)
 	if err == nil && hash != m.Hash {
 		err = fmt.Errorf("block %d isn't the one that the tip record names: %w", m.Height-1, ErrCorrupt)
 	}
-	return err
+	if err != nil {
+		return l.damage(ofBlock(m.Height-1), "the newest block", err)
+	}
+	return l.Halted()
 }

@@ -58,8 +58,11 @@ func (l *Ledger) prune(below uint64) (more bool, err error) {
 		return false, err
 	}
 	defer done()
-	l.appending.Lock()
-	defer l.appending.Unlock()
+	release, err := l.appending.take(l.db)
+	if err != nil {
+		return false, err
+	}
+	defer release()
 	if err := errors.Join(l.settled(), l.Halted(), l.db.writable(0)); err != nil {
 		return false, err
 	}

@@ -33,19 +33,22 @@ func (l *Ledger) Block(n uint64) ([]byte, error) {
 	if n >= l.Height() {
 		return nil, l.wrap(n, ErrNotFound)
 	}
+	if err := l.spoilt(n); err != nil {
+		return nil, l.wrap(n, err)
+	}
 	raw, err := l.db.get(blockKey(l.record.number, n))
 	if errors.Is(err, ErrNotFound) && n < l.Lowest() { // asked after the read: it may have been pruned meanwhile
 		return nil, l.wrap(n, l.pruned())
 	}
 	if err != nil {
-		return nil, l.wrap(n, l.damage("its bytes", err))
+		return nil, l.wrap(n, l.damage(ofBlock(n), "its bytes", err))
 	}
 	hash, _, err := identify(raw, n)
 	if err != nil {
-		return nil, l.wrap(n, l.damage("its bytes", err))
+		return nil, l.wrap(n, l.damage(ofBlock(n), "its bytes", err))
 	}
 	if at, err := l.find(hash); err != nil || at != n {
-		return nil, l.wrap(n, l.damage("its hash in the index", errors.Join(ErrCorrupt, err)))
+		return nil, l.wrap(n, l.damage(ofBlock(n), "its hash in the index", errors.Join(ErrCorrupt, err)))
 	}
 	return raw, nil
 }
@@ -75,11 +78,24 @@ func (l *Ledger) ByTxID(id string) (blk uint64, tx int, err error) {
 }
 
 // ConfigBlock returns the newest configuration block (block 0 if none came
-// since) and its number.
+// since) and its number. If it is damaged, a copy that is kept apart.
 func (l *Ledger) ConfigBlock() ([]byte, uint64, error) {
 	n := l.sub.get().config
-	raw, err := l.Block(n)
+	raw, err := l.chartered(n)
 	return raw, n, err
+}
+
+// Genesis returns block 0. If it is damaged, a copy that is kept apart.
+func (l *Ledger) Genesis() ([]byte, error) { return l.chartered(0) }
+
+func (l *Ledger) chartered(n uint64) ([]byte, error) {
+	raw, err := l.Block(n)
+	if errors.Is(err, ErrCorrupt) {
+		if copied, e := l.fromCharter(n); e == nil {
+			return copied, nil
+		}
+	}
+	return raw, err
 }
 
 // Range yields blocks from (included) to to (excluded) or the height, whichever
@@ -140,7 +156,7 @@ func (l *Ledger) ahead(from uint64) ([]*common.Block, error) {
 	err := l.scan(from, from+aheadBlocks, func(n uint64, raw []byte) bool {
 		b, err := block.Decode(slices.Clone(raw)) // it points into what it is given
 		if err != nil {
-			failed = l.wrap(n, l.damage("its bytes", errors.Join(ErrCorrupt, err)))
+			failed = l.wrap(n, l.damage(ofBlock(n), "its bytes", errors.Join(ErrCorrupt, err)))
 			return false
 		}
 		bs = append(bs, b)
@@ -177,7 +193,7 @@ func (l *Ledger) scan(from, to uint64, each func(n uint64, raw []byte) bool) (er
 		UpperBound: blockKey(l.record.number, to),
 	})
 	if err != nil {
-		return l.damage("its bytes", explain(err))
+		return l.damage(ofBlock(n), "its bytes", explain(err))
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	if from < l.Lowest() { // the iterator may have come too late
@@ -189,23 +205,26 @@ func (l *Ledger) scan(from, to uint64, each func(n uint64, raw []byte) bool) (er
 		if l.db.closing() {
 			return ErrClosed
 		}
+		if err := l.spoilt(n); err != nil {
+			return err
+		}
 		if !it.Valid() {
-			return l.damage("its bytes", errors.Join(explain(it.Error()), ErrNotFound))
+			return l.damage(ofBlock(n), "its bytes", errors.Join(explain(it.Error()), ErrNotFound))
 		}
 		k, err := parseKey(it.Key())
 		if err != nil || k.number != n {
-			return l.damage("its bytes", ErrNotFound)
+			return l.damage(ofBlock(n), "its bytes", ErrNotFound)
 		}
 		raw, err := value(it)
 		if err != nil {
-			return l.damage("its bytes", explain(err))
+			return l.damage(ofBlock(n), "its bytes", explain(err))
 		}
 		hash, back, err := identify(raw, n)
 		if err == nil && n > from && back != previous {
 			err = fmt.Errorf("it doesn't link to the block before it: %w", ErrCorrupt)
 		}
 		if err != nil {
-			return l.damage("its bytes", err)
+			return l.damage(ofBlock(n), "its bytes", err)
 		}
 		previous = hash
 		if !each(n, raw) {
@@ -231,7 +250,7 @@ func (l *Ledger) find(h [32]byte) (uint64, error) {
 		err = fmt.Errorf("%d bytes: %w", len(v), ErrCorrupt)
 	}
 	if err != nil {
-		return 0, l.damage("the index of hashes", err)
+		return 0, l.damage(ofIndex, "the index of hashes", err)
 	}
 	n := binary.BigEndian.Uint64(v)
 	if n >= l.Height() {
@@ -251,33 +270,19 @@ func (l *Ledger) findTx(id string) (k key, err error) {
 		UpperBound: txKey(l.record.number, id, l.Height(), 0),
 	})
 	if err != nil {
-		return key{}, l.damage("the index of transactions", explain(err))
+		return key{}, l.damage(ofIndex, "the index of transactions", explain(err))
 	}
 	defer func() { err = errors.Join(err, it.Close()) }()
 	if !it.First() {
 		if err := it.Error(); err != nil {
-			return key{}, l.damage("the index of transactions", explain(err))
+			return key{}, l.damage(ofIndex, "the index of transactions", explain(err))
 		}
 		return key{}, ErrNotFound
 	}
 	if k, err = parseKey(it.Key()); err != nil {
-		return key{}, l.damage("the index of transactions", errors.Join(ErrCorrupt, err))
+		return key{}, l.damage(ofIndex, "the index of transactions", errors.Join(ErrCorrupt, err))
 	}
 	return k, nil
-}
-
-// damage turns what a read of something that must be there returned into
-// ErrCorrupt, unless it is the disk's or the caller's trouble, and halts the
-// channel: it must not go on over what isn't what was written.
-func (l *Ledger) damage(what string, err error) error {
-	if errors.Is(err, ErrNotFound) {
-		err = fmt.Errorf("missing: %w", ErrCorrupt)
-	}
-	err = fmt.Errorf("%s: %w", what, err)
-	if errors.Is(err, ErrCorrupt) {
-		l.Halt(err)
-	}
-	return err
 }
 
 func (l *Ledger) wrap(n uint64, err error) error {

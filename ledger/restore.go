@@ -69,6 +69,9 @@ func (d *DB) restore(ctx context.Context, r Restoration) (*Ledger, error) {
 	if err != nil {
 		return nil, errors.Join(err, d.clear(number))
 	}
+	if err := l.amend(); err != nil {
+		return nil, err
+	}
 	if err := r.Snapshot.settle(); err != nil {
 		d.log.Warnf("channel %s: its snapshot can't be kept to be given to others: %v", l.name, err)
 	}
@@ -102,8 +105,11 @@ func (r *Restoration) check() error {
 // reserve takes a number for the channel's keys, and notes durably that what lies
 // under it is nobody's until it is in the channel's record.
 func (d *DB) reserve() (number uint32, err error) {
-	d.admin.Lock()
-	defer d.admin.Unlock()
+	release, err := d.admin.take(d)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
 	if number, err = d.nextNumber(); err != nil {
 		return 0, err
 	}
@@ -204,8 +210,11 @@ func (d *DB) fill(ctx context.Context, number uint32, r Restoration) (carry []by
 // enthrone writes the rest, and in the same durable step makes the number the
 // channel's, and what was there before nobody's.
 func (d *DB) enthrone(number uint32, r Restoration, carry []byte) (*Ledger, error) {
-	d.admin.Lock()
-	defer d.admin.Unlock()
+	release, err := d.admin.take(d)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	m := r.Snapshot.Manifest
 	rec := record{number: number, genesis: r.Blocks[0].Hash(), kept: span{blocks: m.Height - 1, history: m.Height}}
 	l := newLedger(d, m.Channel, rec)
@@ -228,8 +237,11 @@ func (d *DB) enthrone(number uint32, r Restoration, carry []byte) (*Ledger, erro
 	}
 	old, err := d.Channel(m.Channel)
 	if err == nil {
-		old.appending.Lock()
-		defer old.appending.Unlock()
+		let, err := old.appending.take(d)
+		if err != nil {
+			return nil, err
+		}
+		defer let()
 		if err := d.depose(b, old, at); err != nil {
 			return nil, errors.Join(err, b.Close())
 		}

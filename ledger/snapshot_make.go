@@ -27,8 +27,11 @@ type SnapshotOptions struct {
 // every, as blocks are judged, whatever comes together in one commit; 0 ends that.
 // Cut is called while a commit ends: it MUST NOT block, and has to close the World.
 func (l *Ledger) CutEvery(every uint64, cut func(*World)) {
-	l.appending.Lock()
-	defer l.appending.Unlock()
+	release, err := l.appending.take(l.db)
+	if err != nil {
+		return // nothing is judged any more
+	}
+	defer release()
 	l.cuts.Store(&cuts{every, cut})
 }
 

@@ -56,11 +56,11 @@ func (l *Ledger) Verdict(n uint64) (Verdict, error) {
 		return Verdict{}, l.wrap(n, l.pruned())
 	}
 	if err != nil {
-		return Verdict{}, l.wrap(n, l.damage("the verdict", err))
+		return Verdict{}, l.wrap(n, l.damage(ofState, "the verdict", err))
 	}
 	v, err := parseVerdict(raw)
 	if err != nil {
-		return Verdict{}, l.wrap(n, l.damage("the verdict", err))
+		return Verdict{}, l.wrap(n, l.damage(ofState, "the verdict", err))
 	}
 	return v, nil
 }
@@ -99,7 +99,7 @@ func (l *Ledger) world(ctx context.Context) (*World, error) {
 			err = nil
 		}
 		if err != nil {
-			return nil, errors.Join(l.damage("the state record", err), w.Close())
+			return nil, errors.Join(l.damage(ofState, "the state record", err), w.Close())
 		}
 		if w.mark.height <= l.sub.get().state.height {
 			return w, nil
@@ -207,11 +207,11 @@ func (l *Ledger) entry(r pebble.Reader, k Key) (*Entry, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, l.damage("the world state", err)
+		return nil, l.damage(ofState, "the world state", err)
 	}
 	e, err := parseEntry(v)
 	if err != nil {
-		return nil, l.damage("the world state", err)
+		return nil, l.damage(ofState, "the world state", err)
 	}
 	return e, nil
 }
@@ -254,9 +254,13 @@ func (l *Ledger) walk(r pebble.Reader, lower, upper []byte, each func(k, v []byt
 	if bytes.Compare(lower, upper) >= 0 {
 		return nil
 	}
+	part, what := ofState, "the world state"
+	if lower[0] != spaceState {
+		part, what = ofIndex, "the index"
+	}
 	it, err := r.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
 	if err != nil {
-		return l.damage("the world state", explain(err))
+		return l.damage(part, what, explain(err))
 	}
 	defer func() { err = errors.Join(err, explain(it.Close())) }()
 	for ok := it.First(); ok; ok = it.Next() {
@@ -265,18 +269,18 @@ func (l *Ledger) walk(r pebble.Reader, lower, upper []byte, each func(k, v []byt
 		}
 		v, err := value(it)
 		if err != nil {
-			return l.damage("the world state", explain(err))
+			return l.damage(part, what, explain(err))
 		}
 		goOn, err := each(it.Key(), v)
 		if err != nil {
-			return l.damage("the world state", err)
+			return l.damage(part, what, err)
 		}
 		if !goOn {
 			return nil
 		}
 	}
 	if err := it.Error(); err != nil {
-		return l.damage("the world state", explain(err))
+		return l.damage(part, what, explain(err))
 	}
 	return nil
 }
@@ -325,11 +329,14 @@ func (l *Ledger) loadState(height uint64) (stateMark, error) {
 		return stateMark{}, nil // never judged
 	}
 	if err != nil {
-		return stateMark{}, l.damage("the state record", err)
+		return stateMark{}, l.damage(ofState, "the state record", err)
 	}
 	s, err := parseStateMark(v)
 	if err == nil && s.height > height {
 		err = fmt.Errorf("state of height %d over %d blocks: %w", s.height, height, ErrCorrupt)
+	}
+	if errors.Is(err, ErrCorrupt) {
+		err = l.damage(ofState, "the state record", err)
 	}
 	return s, err
 }

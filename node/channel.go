@@ -51,7 +51,8 @@ type Channel struct {
 	elect   *election.Election
 	source  Source
 	sources *sources
-	fronts  []*gates      // one for each address of the relay
+	fronts  []*gates // one for each address of the relay
+	repairs *repairs
 	pulled  atomic.Uint64 // number of the block that the present pull brings next
 	deaf    atomic.Int32  // orderers, in a row, that didn't answer beside it
 
@@ -80,7 +81,7 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 	c := &Channel{
 		node: n, name: led.Name(), ledger: led, log: n.log.With("channel", led.Name()),
 		turned: newTurn(), done: make(chan struct{}), admitted: map[peer.ID]admission{},
-		book: map[peer.ID]contact{},
+		book: map[peer.ID]contact{}, repairs: newRepairs(),
 	}
 	if err := c.configure(); err != nil {
 		return nil, err
@@ -114,7 +115,7 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 
 // configure reads the configuration in force from the ledger.
 func (c *Channel) configure() error {
-	raw, err := c.ledger.Block(0)
+	raw, err := c.ledger.Genesis()
 	if err != nil {
 		return fmt.Errorf("reading block 0: %w", err)
 	}
@@ -238,6 +239,7 @@ func (c *Channel) run(ctx context.Context) error {
 	g.Go(func() error { return c.sources.run(gctx) })
 	g.Go(func() error { return c.watchFronts(gctx) })
 	g.Go(func() error { return c.judgeKept(gctx) })
+	g.Go(func() error { return c.keepWhole(gctx) })
 	g.Go(func() error { return c.forks.await(gctx) })
 	err := c.forks.settle(g.Wait())
 	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"iter"
 	"net"
@@ -88,9 +89,9 @@ func (j judged) Blocks(ctx context.Context, from uint64) iter.Seq2[*common.Block
 	return func(yield func(*common.Block, error) bool) {
 		for b, err := range j.Ledger.Blocks(ctx, from) {
 			if err == nil {
-				b = j.withCodes(b)
+				b, err = j.withCodes(b)
 			}
-			if !yield(b, err) {
+			if !yield(b, err) || err != nil {
 				return
 			}
 		}
@@ -99,7 +100,7 @@ func (j judged) Blocks(ctx context.Context, from uint64) iter.Seq2[*common.Block
 
 // withCodes returns the block as a committing peer keeps it: with a code for each
 // transaction and the commit hash, or, where nobody has judged it, NOT_VALIDATED.
-func (j judged) withCodes(b *common.Block) *common.Block {
+func (j judged) withCodes(b *common.Block) (*common.Block, error) {
 	m := &common.BlockMetadata{}
 	if b.Metadata != nil {
 		m = proto.CloneOf(b.Metadata)
@@ -108,13 +109,16 @@ func (j judged) withCodes(b *common.Block) *common.Block {
 		m.Metadata = append(m.Metadata, nil)
 	}
 	v, err := j.Verdict(b.GetHeader().GetNumber())
-	if err != nil {
+	switch {
+	case errors.Is(err, ledger.ErrUnjudged):
 		v = ledger.Verdict{Codes: slices.Repeat([]byte{byte(peer.TxValidationCode_NOT_VALIDATED)}, len(b.GetData().GetData()))}
+	case err != nil:
+		return nil, err
 	}
 	m.Metadata[common.BlockMetadataIndex_TRANSACTIONS_FILTER] = v.Codes
 	m.Metadata[common.BlockMetadataIndex_COMMIT_HASH] = nil
 	if len(v.CommitHash) > 0 {
 		m.Metadata[common.BlockMetadataIndex_COMMIT_HASH] = protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), v.CommitHash)
 	}
-	return &common.Block{Header: b.Header, Data: b.Data, Metadata: m}
+	return &common.Block{Header: b.Header, Data: b.Data, Metadata: m}, nil
 }

@@ -103,6 +103,8 @@ type Config struct {
 	BufferBytes int64
 	// Transfer says how missing blocks are fetched and given.
 	Transfer Transfer
+	// Scrubs says how damage to what is kept is looked for.
+	Scrubs Scrubs
 
 	// Source, if not nil, replaces the client to the ordering service: the
 	// leader asks it for the blocks from a number on.

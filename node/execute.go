@@ -64,7 +64,7 @@ func (c *Channel) judgeOnwards() error {
 	if s := c.ledger.State(); s.Blocks.Height-s.Height > nearBlocks || c.ledger.Halted() != nil {
 		return nil
 	}
-	if err := c.ledger.CatchUp(context.Background(), nil); err != nil && !errors.Is(err, ledger.ErrFull) {
+	if err := c.ledger.CatchUp(context.Background(), nil); err != nil && !errors.Is(err, ledger.ErrFull) && !errors.Is(err, ledger.ErrCorrupt) {
 		return fmt.Errorf("judging what is kept: %w", err)
 	}
 	return nil
@@ -78,10 +78,15 @@ func (c *Channel) judgeKept(ctx context.Context) error {
 	}
 	for {
 		err := c.ledger.CatchUp(ctx, nil)
-		if !errors.Is(err, ledger.ErrFull) {
+		switch {
+		case errors.Is(err, ledger.ErrCorrupt):
+			err = c.repairs.wait(ctx)
+		case errors.Is(err, ledger.ErrFull):
+			err = c.node.db.Room(ctx)
+		default:
 			return err
 		}
-		if err := c.node.db.Room(ctx); err != nil {
+		if err != nil {
 			return err
 		}
 	}

@@ -65,8 +65,9 @@ type Node struct {
 	clients   *clients // nil: none are served
 	relays    relays
 	started   time.Time
-	internal  string     // the endpoint told to the own organisation; set by open
-	broken    chan error // holds the disk's failure, once
+	internal  string        // the endpoint told to the own organisation; set by open
+	broken    chan error    // holds the disk's failure, once
+	damage    chan struct{} // the store found damage; holds one
 	clash     clashes
 	farewells chan farewell // to dropDisplaced
 
@@ -86,7 +87,7 @@ func Open(cfg Config) (*Node, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	n := &Node{stack: newStack(cfg.Log), cfg: cfg, channels: map[string]*Channel{}, leaving: map[string]bool{}, started: time.Now(), budget: cast.NewBudget(cast.DefaultBudget), broken: make(chan error, 1), farewells: make(chan farewell, 64)}
+	n := &Node{stack: newStack(cfg.Log), cfg: cfg, channels: map[string]*Channel{}, leaving: map[string]bool{}, started: time.Now(), budget: cast.NewBudget(cast.DefaultBudget), broken: make(chan error, 1), damage: make(chan struct{}, 1), farewells: make(chan farewell, 64)}
 	if err := n.open(); err != nil {
 		return nil, errors.Join(err, n.Close())
 	}
@@ -98,13 +99,20 @@ func (n *Node) open() error {
 		return fmt.Errorf("opening the data folder: %w", err)
 	}
 	var err error
-	if n.metrics, err = newMetrics(n.cfg.Metrics, transfers{n}, castFigures{n}); err != nil {
+	if n.metrics, err = newMetrics(n.cfg.Metrics, transfers{n}, wholeness{n}, castFigures{n}); err != nil {
 		return err
 	}
 	n.db, err = ledger.Open(filepath.Join(n.cfg.Dir, "ledger"), ledger.Options{
 		InMemory:  n.cfg.InMemory,
 		Logger:    logger{n.log},
 		OnFailure: func(err error) { n.broken <- fmt.Errorf("%w: %w", ErrDurability, err) },
+		OnDamage: func(string) {
+			select {
+			case n.damage <- struct{}{}:
+			default:
+			}
+		},
+		Rescue: true,
 	})
 	if err != nil {
 		return fmt.Errorf("opening the ledger: %w", err)
@@ -188,6 +196,7 @@ func (n *Node) Run(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error { return n.watchDisk(gctx) })
+	g.Go(func() error { return n.watchDamage(gctx) })
 	g.Go(func() error { return n.watchIdentities(gctx) })
 	g.Go(func() error { return n.showBindings(gctx) })
 	g.Go(func() error { return n.watchExpiry(gctx, n.metrics, n.certificates) })

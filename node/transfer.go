@@ -49,7 +49,7 @@ func (c *Channel) syncConfig(rules func() *block.Rules, refused func(*wire.Reaso
 		Ledger:    c.ledger,
 		Rules:     rules,
 		Committed: c.committed,
-		Retriable: func(err error) bool { return errors.Is(err, ledger.ErrFull) },
+		Retriable: func(err error) bool { return errors.Is(err, ledger.ErrFull) || errors.Is(err, ledger.ErrCorrupt) }, // repair waits for peers
 		Conflict:  func(held, other *block.Checked) { c.forks.compare(held.Block(), other.Block()) },
 		Stale:     func(b *block.Checked) { c.forks.shown(b.Block()) },
 		Self:      n.host.ID(),

@@ -159,7 +159,7 @@ func (u *updates) settle(sum *Sum) ([]Write, error) {
 		}
 		w := Write{Key: k}
 		if e := u.written[k]; e.Value != nil {
-			sum.add(k, e)
+			sum.Add(k, e)
 			w.Entry = e
 		}
 		if w.Entry != nil || old != nil {

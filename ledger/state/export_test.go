@@ -8,9 +8,6 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Add puts an entry in.
-func (s *Sum) Add(k Key, e *Entry) { s.add(k, e) }
-
 // ResultsOf returns the set of an endorser transaction, or nil.
 func ResultsOf(entry []byte) []byte { return Prepare(&Rules{}, entry).sets }
 

@@ -29,8 +29,8 @@ const (
 // A Sum is that of the vectors of all entries. The zero value is the empty state's.
 type Sum [sumLanes]uint16
 
-// add puts an entry in.
-func (s *Sum) add(k Key, e *Entry) {
+// Add puts an entry in.
+func (s *Sum) Add(k Key, e *Entry) {
 	var v [sumBytes]byte
 	expand(&v, k, e)
 	for i := range s {
