@@ -2,6 +2,7 @@ package deliver_test
 
 import (
 	"crypto/rand"
+	"fmt"
 	"math"
 	"testing"
 	"testing/synctest"
@@ -29,7 +30,8 @@ const (
 	block       = ab.SeekInfo_BLOCK_UNTIL_READY
 )
 
-// The rows of Fabric's seek rules, over a chain of blocks 0 to 5. Who waits gets what is asked for once block 6 is there.
+// The rows of Fabric's seek rules, over a chain of blocks 0 to 5, each for whole blocks and for headers, from a consenter
+// that is well, and with BEST_EFFORT from one that isn't. Who waits gets what is asked for once block 6 is there.
 func TestSeek(t *testing.T) {
 	for _, tc := range []struct {
 		name        string
@@ -59,30 +61,58 @@ func TestSeek(t *testing.T) {
 		{"stop at the next commit", at(1), commit, block, []uint64{}, badRequest},
 		{"no start", nil, newest, block, []uint64{}, badRequest},
 		{"no stop", oldest, nil, block, []uint64{}, badRequest},
+		{"newest, failing", newest, newest, fail, []uint64{5}, success},
+		{"newest and on, failing", newest, at(9), fail, []uint64{5}, notFound},
+		{"newest and on", newest, at(6), block, []uint64{5, 6}, waits},
+		{"the genesis block", oldest, at(0), fail, []uint64{0}, success},
+		{"all there is, failing", oldest, at(math.MaxUint64), fail, []uint64{0, 1, 2, 3, 4, 5}, notFound},
+		{"a start at the end of numbers", at(math.MaxUint64), at(math.MaxUint64), block, []uint64{}, notFound},
+		{"next commit to oldest is that block", commit, oldest, block, []uint64{6}, waits},
+		{"next commit to newest", commit, newest, block, []uint64{}, badRequest},
+		{"stop at the next commit, failing", oldest, commit, fail, []uint64{}, badRequest},
 		{"empty positions", &ab.SeekPosition{}, &ab.SeekPosition{}, block, []uint64{}, badRequest},
 	} {
-		t.Run(tc.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w := newWorld(t)
-				s := w.connect(t.Context())
-				defer s.cancel()
-				s.requests <- w.envelope(ask{seek: &ab.SeekInfo{Start: tc.start, Stop: tc.stop, Behavior: tc.behavior}})
-				if tc.status == waits {
-					go func() {
-						synctest.Wait()
-						w.chain.grow(1)
-					}()
-				}
-				blocks, st := s.until()
-				if tc.status == waits {
-					tc.status = success
-				}
-				require.Equal(t, tc.status, st)
-				require.Equal(t, tc.want, numbers(blocks))
-				if st != success {
-					require.NoError(t, <-s.done, "any other status ends the stream")
-				}
-			})
+		for _, content := range []ab.SeekInfo_SeekContentType{ab.SeekInfo_BLOCK, ab.SeekInfo_HEADER_WITH_SIG} {
+			for _, effort := range []ab.SeekInfo_SeekErrorResponse{ab.SeekInfo_STRICT, ab.SeekInfo_BEST_EFFORT} {
+				t.Run(fmt.Sprintf("%s/%s/%s", tc.name, content, effort), func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						w := newWorld(t)
+						if effort == ab.SeekInfo_BEST_EFFORT {
+							close(w.errored)
+						}
+						s := w.connect(t.Context())
+						defer s.cancel()
+						s.requests <- w.envelope(ask{seek: &ab.SeekInfo{Start: tc.start, Stop: tc.stop, Behavior: tc.behavior, ContentType: content, ErrorResponse: effort}})
+						want := tc.status
+						if want == waits {
+							go func() {
+								synctest.Wait()
+								w.chain.grow(1)
+							}()
+							want = success
+						}
+						blocks, st := s.until()
+						require.Equal(t, want, st)
+						require.Equal(t, tc.want, numbers(blocks))
+						for _, b := range blocks { // of block 0, the configuration, the data is there always
+							require.Equal(t, content == ab.SeekInfo_BLOCK || b.Header.Number == 0, b.Data != nil)
+						}
+						if st != success {
+							require.NoError(t, <-s.done, "any other status ends the stream")
+						}
+					})
+				})
+			}
+		}
+		t.Run(tc.name+"/consenter in error", func(t *testing.T) {
+			w := newWorld(t)
+			close(w.errored)
+			s := w.connect(t.Context())
+			defer s.cancel()
+			s.requests <- w.envelope(ask{seek: &ab.SeekInfo{Start: tc.start, Stop: tc.stop, Behavior: tc.behavior}})
+			blocks, st := s.until()
+			require.Empty(t, blocks)
+			require.Equal(t, unavailable, st, "whatever is asked for")
 		})
 	}
 }

@@ -24,7 +24,6 @@ type span struct {
 	from, to uint64
 	failing  bool // fail when a block isn't there yet, instead of waiting for it
 	headers  bool // without data, but for config blocks
-	effort   bool // go on although the consenter is in error
 }
 
 // parseRequest takes a seek envelope apart and judges what can be judged without any channel: form and clock. The
@@ -72,7 +71,6 @@ func resolve(seek *ab.SeekInfo, height uint64) (span, error) {
 	sp := span{
 		failing: seek.Behavior == ab.SeekInfo_FAIL_IF_NOT_READY,
 		headers: seek.ContentType == ab.SeekInfo_HEADER_WITH_SIG,
-		effort:  seek.ErrorResponse == ab.SeekInfo_BEST_EFFORT,
 	}
 	tip := uint64(0) // an empty chain's first block will be its newest
 	if height > 0 {

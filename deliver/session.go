@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
 
 	"grapevine/block"
 	"grapevine/msp"
@@ -90,26 +91,27 @@ func (s *session) answer(ctx context.Context, env *common.Envelope) error {
 	if err != nil {
 		return err
 	}
-	sp, err := resolve(r.seek, c.Source.Height())
-	if err != nil {
-		return err
-	}
-	return s.serve(ctx, c, who, sp)
+	return s.serve(ctx, c, who, r.seek)
 }
 
-// serve sends the span's blocks to the reader.
-func (s *session) serve(ctx context.Context, c Channel, who *reader, sp span) error {
+// serve sends the blocks that are sought to the reader. Whether anything is served now is judged before what is asked
+// for, as Fabric does.
+func (s *session) serve(ctx context.Context, c Channel, who *reader, seek *ab.SeekInfo) error {
 	// The session ends when the certificate does, even while it waits for a block.
 	life := who.id.Certificate().NotAfter.Sub(s.h.now())
 	ctx, cancel := context.WithTimeoutCause(ctx, life, Expired)
 	defer cancel()
-	if c.Whole && sp.headers {
+	if c.Whole && seek.ContentType == ab.SeekInfo_HEADER_WITH_SIG {
 		return Shared
+	}
+	errored := c.Errored
+	if seek.ErrorResponse == ab.SeekInfo_BEST_EFFORT {
+		errored = nil
 	}
 	for _, end := range []struct {
 		when func() <-chan struct{}
 		why  *wire.Reason
-	}{{c.Gone, SourceGone}, {c.erroredFor(sp), Unavailable}} {
+	}{{c.Gone, SourceGone}, {errored, Unavailable}} {
 		if end.when == nil {
 			continue
 		}
@@ -118,6 +120,10 @@ func (s *session) serve(ctx context.Context, c Channel, who *reader, sp span) er
 			return err
 		}
 		ctx = stop
+	}
+	sp, err := resolve(seek, c.Source.Height())
+	if err != nil {
+		return err
 	}
 	if sp.failing && sp.from >= c.Source.Height() {
 		return fmt.Errorf("block %d: %w", sp.from, NotReady)
@@ -196,14 +202,6 @@ func statusOf(err error) common.Status {
 	default:
 		return common.Status_SERVICE_UNAVAILABLE
 	}
-}
-
-// erroredFor is Errored, unless the span is served all the same.
-func (c Channel) erroredFor(sp span) func() <-chan struct{} {
-	if sp.effort {
-		return nil
-	}
-	return c.Errored
 }
 
 // endWith returns a context that ends with why when the channel is closed, or why if it already is.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -120,17 +121,25 @@ func (g *grapevine) close() error {
 	return errors.Join(err, os.RemoveAll(g.dir))
 }
 
+// Outgoing connections take their ports from 32768 on, so that one below stays
+// free while the node that has it is down.
+const lowestPort, highestPort = 20000, 32767
+
 // Loopback finds n free ports, and returns what nodes listen on, TCP and QUIC,
 // and their endpoints.
 func Loopback(n int) (listen func(i int) []string, endpoint func(i int) string, err error) {
 	var ports []int
-	for len(ports) < n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for tries := 0; len(ports) < n; tries++ {
+		port := lowestPort + rand.IntN(highestPort-lowestPort+1)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err != nil && tries < 1000 {
+			continue
+		}
 		if err != nil {
 			return nil, nil, fmt.Errorf("looking for a free port: %w", err)
 		}
 		defer func() { _ = l.Close() }() // when all are found, so that none is found twice
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		ports = append(ports, port)
 	}
 	return func(i int) []string {
 			return []string{fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", ports[i]), fmt.Sprintf("/ip4/127.0.0.1/udp/%d/quic-v1", ports[i])}

@@ -5,7 +5,10 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/hyperledger/fabric-gateway/pkg/client"
 	"github.com/hyperledger/fabric-gateway/pkg/hash"
@@ -14,6 +17,8 @@ import (
 	"github.com/hyperledger/fabric-protos-go-apiv2/peer"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/proto"
 
@@ -77,19 +82,22 @@ func (g *gatewayWorld) dial(t *testing.T) *grpc.ClientConn {
 	if g.client != nil {
 		conf.Certificates = []tls.Certificate{*g.client}
 	}
-	conn, err := grpc.NewClient("passthrough:///"+g.addr, grpc.WithTransportCredentials(credentials.NewTLS(conf)))
+	quick := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.2, MaxDelay: time.Second}, MinConnectTimeout: 5 * time.Second}
+	conn, err := grpc.NewClient("passthrough:///"+g.addr, grpc.WithTransportCredentials(credentials.NewTLS(conf)), grpc.WithConnectParams(quick))
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, conn.Close()) })
 	return conn
 }
 
 // network is what fabric-gateway's SDK makes of the peer for a member.
-func (g *gatewayWorld) network(t *testing.T, who msp.Signer, more ...client.ConnectOption) *client.Network {
+func (g *gatewayWorld) network(t *testing.T, who msp.Signer) *client.Network {
+	return g.networkOver(t, g.dial(t), who)
+}
+
+func (g *gatewayWorld) networkOver(t *testing.T, conn *grpc.ClientConn, who msp.Signer) *client.Network {
 	id, err := identity.NewX509Identity(who.Identity().MSPID(), who.Identity().Certificate())
 	require.NoError(t, err)
-	options := append([]client.ConnectOption{
-		client.WithSign(who.Sign), client.WithHash(hash.NONE), client.WithClientConnection(g.dial(t)),
-	}, more...)
+	options := []client.ConnectOption{client.WithSign(who.Sign), client.WithHash(hash.NONE), client.WithClientConnection(conn)}
 	if g.client != nil {
 		sum := sha256.Sum256(g.client.Certificate[0])
 		options = append(options, client.WithTLSClientCertificateHash(sum[:]))
@@ -152,36 +160,81 @@ func TestGatewayEvents(t *testing.T) {
 	}
 }
 
-// Restarts of the peer lose no event and double none, if the application keeps
-// a checkpoint.
+// A thousand blocks, whole and filtered, while the peer is restarted again and
+// again: an application that keeps a checkpoint loses no event and gets none
+// twice.
 func TestGatewayCheckpoint(t *testing.T) {
 	g := newGatewayWorld(t, true)
-	ctx := patience(t)
-	const blocks, restarts = 60, 3
-	network := g.network(t, g.member(t))
-	checkpoint := new(client.InMemoryCheckpointer)
-	got := uint64(0)
-	for turn := range restarts {
-		upTo := uint64((turn + 1) * blocks / restarts)
-		for g.Height() <= upTo {
-			_, err := g.Order(10)
-			require.NoError(t, err)
-		}
-		events, err := network.BlockEvents(ctx, client.WithStartBlock(0), client.WithCheckpoint(checkpoint))
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	const blocks, restarts = 1000, 9
+	conn := g.dial(t)
+	network := g.networkOver(t, conn, g.member(t))
+	var reached [2]atomic.Uint64 // of each application: events got
+	var streams [2]int
+	var work sync.WaitGroup
+	work.Go(func() {
+		checkpoint := new(client.InMemoryCheckpointer)
+		streams[0] = follow(ctx, t, conn, &reached[0], blocks, func() (<-chan *common.Block, error) {
+			return network.BlockEvents(ctx, client.WithStartBlock(0), client.WithCheckpoint(checkpoint))
+		}, func(b *common.Block) uint64 { checkpoint.CheckpointBlock(b.Header.Number); return b.Header.Number })
+	})
+	work.Go(func() {
+		checkpoint := new(client.InMemoryCheckpointer)
+		streams[1] = follow(ctx, t, conn, &reached[1], blocks, func() (<-chan *peer.FilteredBlock, error) {
+			return network.FilteredBlockEvents(ctx, client.WithStartBlock(0), client.WithCheckpoint(checkpoint))
+		}, func(b *peer.FilteredBlock) uint64 { checkpoint.CheckpointBlock(b.Number); return b.Number })
+	})
+	stopped := 0
+	for g.Height() < blocks {
+		_, err := g.Order(10)
 		require.NoError(t, err)
-		for got <= upTo {
-			b := next(ctx, t, events)
-			require.Equal(t, got, b.Header.Number)
-			checkpoint.CheckpointBlock(b.Header.Number)
-			got++
+		if at := g.Height(); at%(blocks/(restarts+1)) == 0 && stopped < restarts { // in mid-flow
+			require.NoError(t, g.serves.Channel.Ledger().Wait(ctx, at-at%7))
+			require.NoError(t, g.swarm.Stop(g.serves))
+			require.NoError(t, g.swarm.Start(ctx, g.serves))
+			stopped++
 		}
-		require.NoError(t, g.swarm.Stop(g.serves))
-		for range events { // the SDK closes it when the stream breaks
-			require.Fail(t, "an event without a block")
-		}
-		require.NoError(t, g.swarm.Start(ctx, g.serves))
-		require.NoError(t, g.serves.Channel.Ledger().Wait(ctx, g.Height()))
 	}
+	work.Wait()
+	require.NoError(t, ctx.Err())
+	require.Equal(t, restarts, stopped)
+	for i := range streams {
+		require.EqualValues(t, blocks, reached[i].Load())
+		require.Greater(t, streams[i], 1, "no restart cut a stream")
+	}
+	t.Logf("%d events each, %d restarts, %v streams", blocks, stopped, streams)
+}
+
+// follow reads events up to a number, in order, over as many streams as it
+// takes, and returns how many those were.
+func follow[T any](ctx context.Context, t *testing.T, conn *grpc.ClientConn, reached *atomic.Uint64, upTo uint64, open func() (<-chan T, error), take func(T) uint64) (streams int) {
+	for reached.Load() < upTo && ctx.Err() == nil {
+		if state := conn.GetState(); state != connectivity.Ready {
+			conn.Connect()
+			conn.WaitForStateChange(ctx, state)
+			continue
+		}
+		events, err := open()
+		if err != nil {
+			continue // it went down meanwhile
+		}
+		some := false
+		for e := range events { // the SDK closes it when the stream breaks
+			some = true
+			if n := take(e); n != reached.Load() {
+				t.Errorf("event of block %d, awaited was %d", n, reached.Load())
+				return streams
+			}
+			if reached.Add(1) == upTo {
+				break
+			}
+		}
+		if some {
+			streams++
+		}
+	}
+	return streams
 }
 
 // Who isn't of the channel's organisations learns nothing, not even by the
