@@ -82,6 +82,7 @@ func newRelayWorld(t *testing.T, network string, change func([]*standin)) *relay
 	cfg.Dir, cfg.Listen, cfg.ExternalEndpoint, cfg.Log, cfg.Role = t.TempDir(), listen(0), endpoint(0), testLog(), "relay"
 	cfg.Leader, cfg.Orderers = election.Static, node.OrdererClient{Overrides: overrides, Stall: 600 * time.Millisecond, MaxBackoff: 100 * time.Millisecond}
 	cfg.Relay = node.RelayServices{Fronts: w.fronts, Certificate: cert}
+	cfg.Clients = node.ClientServices{Address: "127.0.0.1:0", Certificate: cert}
 	w.node, err = node.Open(cfg)
 	require.NoError(t, err)
 	w.channel, err = w.node.Join(t.Context(), w.r.chain[0])
@@ -114,8 +115,10 @@ func (w *relayWorld) stream(ctx context.Context, i int, seek *ab.SeekInfo) ab.At
 	return s
 }
 
-func (w *relayWorld) dial(i int) *grpc.ClientConn {
-	conn, err := grpc.NewClient("passthrough:///"+w.node.RelayAddresses()[i], grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: w.roots})))
+func (w *relayWorld) dial(i int) *grpc.ClientConn { return w.dialAt(w.node.RelayAddresses()[i]) }
+
+func (w *relayWorld) dialAt(addr string) *grpc.ClientConn {
+	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: w.roots})))
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { require.NoError(w.t, conn.Close()) })
 	return conn

@@ -21,8 +21,9 @@ import (
 	"grapevine/wire"
 )
 
-// ClientServices are what a peer serves to Fabric's client SDKs over gRPC:
-// protos.Deliver. The zero value serves nothing.
+// ClientServices are what a peer serves to Fabric's client SDKs and command line
+// over gRPC: protos.Deliver, and of protos.Endorser and discovery.Discovery what
+// operators ask. The zero value serves nothing.
 type ClientServices struct {
 	Address     string // host:port to listen on; "" is off
 	Certificate tls.Certificate
@@ -48,6 +49,7 @@ func (n *Node) openClients() error {
 	}
 	n.clients = &clients{listener: l, server: deliver.NewServer(deliver.ServerConfig{
 		Certificate: c.Certificate, ClientRoots: c.ClientRoots,
+		More: n.newSystem(c.ClientRoots != nil).Register,
 		Handler: &deliver.Handler{
 			Channels: n.readable, MutualTLS: c.ClientRoots != nil, MaxStreams: c.MaxStreams, TimeWindow: c.TimeWindow,
 			Logger: n.log, Refused: func(ch string, r *wire.Reason) { n.metrics.refused(ch, r) },

@@ -11,6 +11,7 @@ import (
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 
 	"grapevine/block"
+	"grapevine/channel"
 	"grapevine/orderer"
 	"grapevine/wire"
 )
@@ -119,11 +120,13 @@ func (c *Channel) attest(b *common.Block) error {
 
 // endpoints are the ordering service's, as the configuration in force and the
 // node's overrides say.
-func (c *Channel) endpoints() []orderer.Endpoint {
+func (c *Channel) endpoints() []orderer.Endpoint { return c.node.endpointsOf(c.conf.Load()) }
+
+func (n *Node) endpointsOf(conf *channel.Config) []orderer.Endpoint {
 	var out []orderer.Endpoint
-	for _, o := range c.conf.Load().Orderers() {
+	for _, o := range conf.Orderers() {
 		e := orderer.Endpoint{Address: o.Endpoint, Roots: o.TLSRoots}
-		if v, ok := c.node.cfg.Orderers.Overrides[o.Endpoint]; ok {
+		if v, ok := n.cfg.Orderers.Overrides[o.Endpoint]; ok {
 			e.Override = v.Address
 			if v.Roots != nil {
 				e.Roots = v.Roots

@@ -246,10 +246,14 @@ func (n *Node) Close() error {
 	return errors.Join(errs...)
 }
 
-// Join joins the channel of a genesis block; who hands it over is trusted. It
+// Join joins the channel of a genesis block, or of a later configuration block,
+// with which the orderers are asked for block 0; who hands it over is trusted. It
 // may be called before and while the node runs. Joining again with the same
 // block changes nothing.
 func (n *Node) Join(ctx context.Context, genesis *common.Block) (*Channel, error) {
+	if genesis.GetHeader().GetNumber() > 0 {
+		return n.joinLater(ctx, genesis)
+	}
 	raw, err := proto.Marshal(genesis)
 	if err != nil {
 		return nil, fmt.Errorf("genesis block: %w", err)

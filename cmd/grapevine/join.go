@@ -24,11 +24,13 @@ const changeTime = time.Minute
 
 func newChannelJoinCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use: "join CH --block FILE | --from ADDR --cafile FILE [--hash HEX] [--wait]", Short: "Join by a genesis block",
+		Use: "join CH --block FILE | --from ADDR --cafile FILE [--hash HEX] [--wait]", Short: "Join by a genesis or configuration block",
 		Long: `Makes the node join channel CH by its genesis block: that of a file, or block 0 of
 an orderer, whose gRPC address --from names and whose TLS certificate --cafile must
 have signed. The orderer is trusted for that block, unless --hash, the block's
-header hash, says which one it must be. Joining again changes nothing. With --wait
+header hash, says which one it must be. The file may hold a later configuration
+block (peer channel fetch config): then the node asks the orderers that it names
+for block 0, and for the headers that link the two. Joining again changes nothing. With --wait
 it returns when the node has caught up with the channel, and shows meanwhile how
 that goes.
 
@@ -149,13 +151,19 @@ func unfetched(addr string, err error) error {
 	return e
 }
 
-// pinned refuses a genesis block that isn't the one asked for; no hash pins none.
+// pinned refuses a block that isn't the one asked for; no hash pins none. A later
+// configuration block is the node's to judge.
 func pinned(raw, want []byte) error {
-	v, err := block.Genesis(raw)
+	b, err := block.Decode(raw)
 	if err != nil {
 		return fmt.Errorf("genesis block: %w", err)
 	}
-	if got := v.Hash(); len(want) > 0 && string(want) != string(got[:]) {
+	if b.Header.Number == 0 {
+		if _, err := block.Genesis(raw); err != nil {
+			return fmt.Errorf("genesis block: %w", err)
+		}
+	}
+	if got := block.HeaderHash(b.Header); len(want) > 0 && string(want) != string(got[:]) {
 		return fault.New("CHN007", "").Because(fmt.Sprintf("its header hash is  %x", got), fmt.Sprintf("--hash asks for     %x", want))
 	}
 	return nil
