@@ -134,5 +134,5 @@ func (j judgedChain) Block(n uint64) (*common.Block, error) {
 	if err != nil {
 		return nil, err
 	}
-	return j.withCodes(b), nil
+	return j.withCodes(b)
 }
