@@ -74,7 +74,9 @@ type Cast struct {
 	todo  []effect    // for Run
 	wake  time.Time
 	room  chan struct{} // closed and replaced when another block may be handed out
-	stats Stats
+	// opened is closed and replaced when a session begins.
+	opened chan struct{}
+	stats  Stats
 	// reserved was taken from the budget for the step at hand.
 	reserved int64
 }
@@ -115,6 +117,7 @@ func New(c Config) (*Cast, error) {
 		core:    newCore(c.Self, c.Org, c.Wide),
 		links:   make(map[peer.ID]*link),
 		room:    make(chan struct{}),
+		opened:  make(chan struct{}),
 		stats:   Stats{Handed: make(map[Path]uint64)},
 	}, nil
 }

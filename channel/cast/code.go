@@ -43,6 +43,7 @@ func (c *Coder) code(s Shape) (reedsolomon.Encoder, error) {
 type Encoding struct {
 	Shape Shape
 	Roots []byte // of each segment in turn; see Shape
+	body  []byte
 	segs  []coded
 }
 
@@ -59,7 +60,7 @@ func (c *Coder) Encode(body []byte) (*Encoding, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Encoding{Shape: s, segs: make([]coded, s.Segments)}
+	e := &Encoding{Shape: s, body: body, segs: make([]coded, s.Segments)}
 	errs := make([]error, s.Segments)
 	var g sync.WaitGroup
 	slots := make(chan struct{}, runtime.GOMAXPROCS(0))

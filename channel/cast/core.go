@@ -46,8 +46,8 @@ import (
 type core struct {
 	self  peer.ID
 	org   string
-	wide  bool    // the channel is made for more than GroupMost members
-	rate  float64 // bytes a second of this node's link; 0: not measured
+	wide  bool // the channel is made for more than GroupMost members
+	paces paces
 	wake  time.Time
 	stale bool // something may be due before wake
 
@@ -84,6 +84,7 @@ type member struct {
 	id      peer.ID
 	org     string
 	latency time.Duration // one way; 0: not measured
+	late    float64       // how often it had blocks long after the others: 0 to 1
 }
 
 // A group is the connected members of one other organisation.
@@ -100,6 +101,7 @@ func newCore(self peer.ID, org string, wide bool) *core {
 		over:     ring{size: overMost},
 		parked:   newParking(),
 		barred:   make(map[peer.ID]time.Time),
+		paces:    newPaces(),
 	}
 }
 
@@ -120,6 +122,10 @@ func (c *core) step(e event, now time.Time) []effect {
 		c.own(e, now)
 	case evHave:
 		c.have(e, now)
+	case evPart:
+		c.part(e, now)
+	case evEncoded:
+		c.encoded(e, now)
 	case evEnter:
 		c.enter(e)
 	case evDone:
@@ -136,6 +142,8 @@ func (c *core) step(e event, now time.Time) []effect {
 		c.rebuilt(e)
 	case evJudged:
 		c.judged(e, now)
+	case evTold:
+		c.told(e)
 	case evTurned:
 		c.turn(e.head, e.reason)
 	case evSqueeze:
@@ -146,8 +154,8 @@ func (c *core) step(e event, now time.Time) []effect {
 		if m := c.members[e.peer]; m != nil {
 			m.latency, c.typical = e.latency, 0
 		}
-	case evRate:
-		c.rate = e.bytes
+	case evMark:
+		c.marked(e, now)
 	case evTick:
 	}
 	if c.stale || !now.Before(c.wake) {
@@ -368,10 +376,10 @@ func (c *core) own(e evOwn, now time.Time) {
 	if s.state != having {
 		c.finish(s, now, fresh)
 	}
-	s.mine = e.head
+	s.mine, s.body = e.head, e.code.body
 	if fresh {
 		c.join(s, c.self, now)
-		c.emit(s)
+		c.emit(s, now)
 	} else {
 		s.standby, c.stale = s.opened.Add(c.estimate(s.shape)+slack), true
 	}
@@ -411,6 +419,9 @@ func (c *core) expect(s *session, until time.Time) {
 func (c *core) end(s *session) {
 	if s.state == gathering {
 		c.pull(s)
+	}
+	if !s.untold.IsZero() {
+		c.publish(s)
 	}
 	delete(c.sessions, s.id)
 	c.over.add(s.id, s.state == having)

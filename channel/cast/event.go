@@ -52,6 +52,9 @@ type chunk struct {
 // A piece names a chunk of a session.
 type piece struct{ segment, index int }
 
+// number is one that no other piece of a session has.
+func (p piece) number() uint64 { return uint64(p.segment)<<8 | uint64(p.index) }
+
 // An event is what happened.
 type event interface{ event() }
 
@@ -74,6 +77,11 @@ type (
 		from  peer.ID
 		chunk chunk
 	}
+	evPart struct {
+		from    peer.ID
+		session sessionID
+		length  int
+	} // a part of a body is in its place
 	evEnter struct {
 		from peer.ID
 		raw  []byte
@@ -103,9 +111,15 @@ type (
 	} // the data chunks of a segment are in place
 	evJudged struct {
 		session sessionID
-		err     error // nil: it is the block that the header names
-		lie     bool  // the announcer's doing, provably
+		err     error   // nil: it is the block that the header names
+		lie     bool    // the announcer's doing, provably
+		wrong   peer.ID // who sent a body that he never announced; or empty
 	}
+	evEncoded struct {
+		session sessionID
+		code    *Encoding // nil: it can't be made
+	} // the chunks of a body that came whole
+	evTold   struct{ session sessionID } // the announcement is on its way
 	evTurned struct {
 		head   *Head
 		reason *wire.Reason
@@ -116,7 +130,10 @@ type (
 		peer    peer.ID
 		latency time.Duration // one way
 	}
-	evRate struct{ bytes float64 } // a second, of this node's own link
+	evMark struct {
+		from    peer.ID
+		session sessionID
+	} // a member has all that was sent to it when a block was handed out
 	evTick struct{}
 )
 
@@ -126,6 +143,8 @@ func (evAnnounced) event() {}
 func (evOwn) event()       {}
 func (evHave) event()      {}
 func (evChunk) event()     {}
+func (evPart) event()      {}
+func (evEncoded) event()   {}
 func (evEnter) event()     {}
 func (evDone) event()      {}
 func (evNeed) event()      {}
@@ -133,11 +152,12 @@ func (evAsk) event()       {}
 func (evNone) event()      {}
 func (evRebuilt) event()   {}
 func (evJudged) event()    {}
+func (evTold) event()      {}
 func (evTurned) event()    {}
 func (evSqueeze) event()   {}
 func (evBarred) event()    {}
 func (evLink) event()      {}
-func (evRate) event()      {}
+func (evMark) event()      {}
 func (evTick) event()      {}
 
 // An effect is what the shell has to do.
@@ -158,6 +178,20 @@ type (
 		own     bool // from here: its place in the queue is never denied
 		urgent  bool // asked for: it goes first
 	}
+	fxBody struct {
+		to      peer.ID
+		session sessionID
+		size    int
+	} // all of the body, part by part
+	fxPart struct {
+		to      peer.ID
+		session sessionID
+		offset  int
+	} // the next of a body's; links make them
+	fxMark struct {
+		to      peer.ID
+		session sessionID
+	} // ask, behind what waits for a member, whether it has come
 	fxSay struct {
 		to      peer.ID
 		session sessionID
@@ -170,9 +204,10 @@ type (
 		have    bitset
 	}
 	fxTell struct {
-		head *Head
-		path Path
-	} // publish the announcement; the chunks go this way
+		session sessionID
+		head    *Head
+		path    Path
+	} // publish the announcement, and say when; the body goes this way
 	fxRebuild struct {
 		session sessionID
 		segment int
@@ -183,6 +218,11 @@ type (
 		session sessionID
 		head    *Head
 		slab    *slab
+		direct  *direct // if the body came whole
+	}
+	fxEncode struct {
+		session sessionID
+		body    []byte
 	}
 	fxPull struct {
 		head *Head
@@ -199,6 +239,7 @@ type (
 	fxLie struct {
 		head   *Head
 		pieces [][]proof // by segment
+		body   []byte    // instead, if it came whole
 	}
 	fxOpened struct{ bytes int64 } // a session, which may hold so many
 	fxClosed struct{ bytes int64 }
@@ -216,6 +257,10 @@ type proof struct {
 
 func (fxHead) effect()    {}
 func (fxChunk) effect()   {}
+func (fxBody) effect()    {}
+func (fxPart) effect()    {}
+func (fxMark) effect()    {}
+func (fxEncode) effect()  {}
 func (fxSay) effect()     {}
 func (fxNeed) effect()    {}
 func (fxTell) effect()    {}

@@ -21,17 +21,24 @@ const (
 	frameNone                       // session
 	framePing                       // nonce u64
 	framePong                       // nonce u64
+	framePart                       // session, offset u32, length u32, data
 	frameTypes
 )
+
+// frameMost is the longest of frameLengths.
+const frameMost = 8 + 2 + haveBytes
 
 // Lengths of what follows the type, without announcement, hashes and data.
 var frameLengths = [frameTypes]int{
 	frameHead: 5, frameChunk: 8 + 2 + 2 + 1 + 1 + 4, frameDone: 8, frameNeed: 8 + 2 + 32, frameAsk: 8, frameNone: 8, framePing: 8, framePong: 8,
+	framePart: 8 + 4 + 4,
 }
 
 const (
 	// maxHead bounds an announcement: GossipSub carries no longer one.
 	maxHead = wire.MaxGossip
+	// maxPart bounds what one frame carries of a body that isn't cut into chunks.
+	maxPart = 256 << 10
 	// haveBytes is the length of a set of chunks.
 	haveBytes = 32
 )
@@ -55,6 +62,23 @@ func appendChunk(b []byte, c chunk) []byte {
 		b = append(b, h[:]...)
 	}
 	return b
+}
+
+// appendPart makes the frame of a part of a body, without its data, which
+// follows.
+func appendPart(b []byte, s sessionID, offset, length int) []byte {
+	b = appendWord(b, framePart, uint64(s))
+	b = binary.BigEndian.AppendUint32(b, uint32(offset))
+	return binary.BigEndian.AppendUint32(b, uint32(length))
+}
+
+// readPart reads what appendPart made, without the type.
+func readPart(b []byte) (s sessionID, offset, length int, err error) {
+	o, n := binary.BigEndian.Uint32(b[8:]), binary.BigEndian.Uint32(b[12:])
+	if n == 0 || n > maxPart || o > wire.MaxBlock {
+		return 0, 0, 0, fmt.Errorf("%d bytes of a body from %d on: %w", n, o, BadFrame)
+	}
+	return sessionID(binary.BigEndian.Uint64(b)), int(o), int(n), nil
 }
 
 // appendWord makes a frame that is a type and a number.

@@ -32,40 +32,37 @@ type link struct {
 
 	mu      sync.Mutex
 	words   []effect // announcements, done-signals, questions and answers: they go first
-	chunks  []queued // the rest, in order
-	bytes   int64    // of chunks that aren't own
+	bulk    []queued // the rest, in order
+	bytes   int64    // of what isn't own
 	running bool     // a goroutine writes
 	closed  bool
 	stop    context.CancelFunc
 }
 
-// queued is a chunk that waits, and its bytes.
+// queued is what waits: a chunk, a body of which a part was sent already, or a
+// mark behind them; and what it counts for.
 type queued struct {
-	fxChunk
+	effect
 	size int64
+	sent int
 }
 
 func newLink(p peer.ID) *link { return &link{peer: p, more: make(chan struct{}, 1)} }
 
-// put queues an effect, whose chunk has so many bytes. It returns false if the
-// queue is full, and whether a writer must be started.
+// put queues an effect; a chunk from others has so many bytes. It returns false
+// if the queue is full, and whether a writer must be started.
 func (l *link) put(fx effect, size int64) (taken, start bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return false, false
 	}
-	switch c, ok := fx.(fxChunk); {
-	case ok && !c.urgent:
-		if !c.own {
-			if l.bytes+size > queueBytes {
-				return false, false
-			}
-			l.bytes += size
-		}
-		l.chunks = append(l.chunks, queued{c, size})
-	case len(l.words) >= wordsMost:
+	switch {
+	case !inOrder(fx) && len(l.words) >= wordsMost, l.bytes+size > queueBytes && size > 0:
 		return false, false
+	case inOrder(fx):
+		l.bytes += size
+		l.bulk = append(l.bulk, queued{effect: fx, size: size})
 	default:
 		l.words = append(l.words, fx)
 	}
@@ -76,6 +73,17 @@ func (l *link) put(fx effect, size int64) (taken, start bool) {
 	start = !l.running
 	l.running = true
 	return true, start
+}
+
+// inOrder says whether something waits behind what came before it.
+func inOrder(fx effect) bool {
+	switch fx := fx.(type) {
+	case fxChunk:
+		return !fx.urgent
+	case fxBody, fxMark:
+		return true
+	}
+	return false
 }
 
 // next takes what is to be written now, or nil.
@@ -90,17 +98,22 @@ func (l *link) next() effect {
 		}
 		return fx
 	}
-	if len(l.chunks) == 0 {
+	if len(l.bulk) == 0 {
 		return nil
 	}
-	c := l.chunks[0]
-	if !c.own {
-		l.bytes -= c.size
+	q := &l.bulk[0]
+	fx := q.effect
+	if b, ok := fx.(fxBody); ok {
+		fx = fxPart{b.to, b.session, q.sent}
+		if q.sent += maxPart; q.sent < b.size {
+			return fx
+		}
 	}
-	if l.chunks = l.chunks[1:]; len(l.chunks) == 0 {
-		l.chunks = nil
+	l.bytes -= q.size
+	if l.bulk = l.bulk[1:]; len(l.bulk) == 0 {
+		l.bulk = nil
 	}
-	return c.fxChunk
+	return fx
 }
 
 // waits says whether something waits for a writer that never began.
@@ -114,7 +127,7 @@ func (l *link) waits() bool {
 func (l *link) rest() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.words)+len(l.chunks) > 0 {
+	if len(l.words)+len(l.bulk) > 0 {
 		return false
 	}
 	l.running = false
@@ -125,8 +138,8 @@ func (l *link) rest() bool {
 func (l *link) clear() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n = len(l.words) + len(l.chunks)
-	l.words, l.chunks, l.bytes = nil, nil, 0
+	n = len(l.words) + len(l.bulk)
+	l.words, l.bulk, l.bytes = nil, nil, 0
 	return n
 }
 
@@ -135,7 +148,7 @@ func (l *link) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
-	l.words, l.chunks, l.bytes = nil, nil, 0
+	l.words, l.bulk, l.bytes = nil, nil, 0
 	if l.stop != nil {
 		l.stop()
 	}

@@ -8,12 +8,6 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 )
 
-// What is taken for granted of links that weren't measured.
-const (
-	usualLatency = 25 * time.Millisecond
-	usualRate    = 100e6 / 8 // bytes a second
-)
-
 // Path is a way to all members.
 type Path string
 
@@ -24,58 +18,50 @@ const (
 	PathOrgs    Path = "orgs"    // each chunk to a relay, to its organisation and one member of each other, and from there to those
 )
 
-// emit begins to hand out all chunks.
-func (c *core) emit(s *session) {
-	s.origin, s.standby = true, time.Time{}
+// emit begins to hand the block out.
+func (c *core) emit(s *session, now time.Time) {
+	s.origin, s.standby, s.emitted = true, time.Time{}, now
 	if len(c.order) == 0 {
 		return
 	}
-	path := c.choose(s.shape)
-	c.do(fxTell{s.mine, path})
-	switch path {
-	case PathDirect:
-		for i := range s.segs {
-			for k := range s.shape.K {
-				for j := range c.order {
-					if p := c.order[(j+k)%len(c.order)]; s.lacks(p) {
-						c.do(fxChunk{to: p, session: s.id, piece: piece{i, k}, hop: hopKeep, own: true})
-					}
-				}
-			}
-		}
+	s.path, s.outgoing, s.marks = c.choose(s.shape, now), 0, make(map[peer.ID]bool)
+	switch s.path {
+	case PathDirect: // when it is told
+		c.publish(s)
+	case PathStriped:
+		c.publish(s)
+		c.stripe(s)
 	case PathOrgs:
+		s.untold, c.stale = now.Add(c.estimate(s.shape)), true
 		c.announceOrgs(s)
 		c.stripe(s)
-	case PathStriped:
-		c.stripe(s)
 	}
+	for _, p := range c.order {
+		if s.marks[p] {
+			c.do(fxMark{p, s.id})
+		}
+	}
+	s.marked = len(s.marks)
 }
 
-// choose returns the faster way, by LIBP2P.md 5: with n receivers, body S, link
-// rate B, latency L, parity r and q chunks for each relay, direct takes
-// L + nS/B, striped 2L + (1+r)(S/B)(1+1/q).
-func (c *core) choose(s Shape) Path {
-	if c.large() {
-		return PathOrgs
-	}
-	n := float64(len(c.order))
-	once := c.seconds(s.Size)
-	r := float64(s.M) / float64(s.K)
-	q := float64(s.N()*s.Segments) / n
-	latency := c.latency().Seconds()
-	if latency+n*once <= 2*latency+(1+r)*once*(1+1/q) {
-		return PathDirect
-	}
-	return PathStriped
+// publish has the announcement told on the topic.
+func (c *core) publish(s *session) {
+	s.untold = time.Time{}
+	c.do(fxTell{s.id, s.mine, s.path})
 }
 
-// seconds returns how long this node's link takes for some bytes.
-func (c *core) seconds(bytes int) float64 {
-	rate := c.rate
-	if rate <= 0 {
-		rate = usualRate
+// told hands the body out whole, once its announcement went ahead: parts that
+// come without it have no place.
+func (c *core) told(e evTold) {
+	s := c.sessions[e.session]
+	if s == nil || !s.origin || s.path != PathDirect {
+		return
 	}
-	return float64(bytes) / rate
+	for i := range c.order {
+		if p := c.order[(int(uint64(s.id)%1024)+i)%len(c.order)]; s.lacks(p) {
+			c.do(fxBody{p, s.id, s.shape.Size})
+		}
+	}
 }
 
 // latency returns the middle of the one-way latencies that were measured: one
@@ -96,37 +82,38 @@ func (c *core) latency() time.Duration {
 	return c.typical
 }
 
-// estimate returns about how long a cast of this shape takes.
-func (c *core) estimate(s Shape) time.Duration {
-	hops := time.Duration(2)
-	if c.large() {
-		hops = 3
-	}
-	once := c.seconds(s.Size) * float64(s.N()) / float64(s.K)
-	return hops*c.latency() + time.Duration(once*float64(time.Second))
-}
-
-// stripe sends each chunk to its relay. Chunks that are neighbours in the tree
-// make a run and go to one relay, as far as there are enough runs for all: so
-// they share most of their path's hashes. The first of every run goes out first,
-// then the second, and so on. Each segment begins at another relay.
+// stripe sends each chunk to its relay, the first of every run first, then the
+// second, and so on.
 func (c *core) stripe(s *session) {
 	n := len(c.order)
+	run := s.run(n)
+	for i := range s.segs {
+		for pos := range run {
+			for k := pos; k < s.shape.N(); k += run {
+				at := piece{i, k}
+				c.give(s, at, c.relay(s.turn(at, n)))
+			}
+		}
+	}
+}
+
+// run returns how many chunks that are neighbours in the tree go to one of n
+// relays, so that they share most of their path's hashes: four, as far as there
+// are enough runs for all.
+func (s *session) run(n int) int {
 	run := 4
 	for run > 1 && (s.shape.N()+run-1)/run*s.shape.Segments < n {
 		run /= 2
 	}
+	return run
+}
+
+// turn returns which of n relays a chunk goes to. Each segment begins at
+// another.
+func (s *session) turn(at piece, n int) int {
+	run := s.run(n)
 	runs := (s.shape.N() + run - 1) / run
-	first := int(uint64(s.id) % uint64(n))
-	for i := range s.segs {
-		for pos := range run {
-			for j := range runs {
-				if k := j*run + pos; k < s.shape.N() {
-					c.give(s, piece{i, k}, c.order[(first+i*runs+j)%n])
-				}
-			}
-		}
-	}
+	return (int(uint64(s.id)%uint64(n)) + at.segment*runs + at.index/run) % n
 }
 
 // give hands a chunk to a relay.
@@ -136,12 +123,17 @@ func (c *core) give(s *session, at piece, to peer.ID) {
 	if c.large() {
 		h = hopOrgs
 	}
+	if s.marked == 0 {
+		s.marks[to] = true
+		s.outgoing += s.shape.Chunk
+	}
 	c.do(fxChunk{to: to, session: s.id, piece: at, hop: h, own: true})
 }
 
 // announceOrgs sends the announcement ahead of the chunks: to the own
 // organisation and all relays, and through one member into each other
-// organisation. The topic would take a hop more.
+// organisation. The topic would take a hop more, and several copies; it comes
+// later, for those who weren't reached.
 func (c *core) announceOrgs(s *session) {
 	gates := make(map[peer.ID]bool, len(c.orgs))
 	for _, g := range c.orgs {

@@ -17,6 +17,7 @@ var (
 	NoBudget     = wire.NewReason("cast.no_budget", wire.Ignore)
 	Collision    = wire.NewReason("cast.session_collision", wire.Ignore)
 	Barred       = wire.NewReason("cast.barred", wire.Ignore)
+	BadBody      = wire.NewReason("cast.bad_body", wire.Ban)
 	BadEncoding  = wire.NewReason("cast.bad_encoding", wire.Ban)
 	TwoEncodings = wire.NewReason("cast.two_encodings", wire.Ban)
 	NeedLimit    = wire.NewReason("cast.need_limit", wire.Refuse)

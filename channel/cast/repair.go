@@ -46,6 +46,10 @@ func (c *core) timers(now time.Time) {
 			c.standIn(s, now)
 		}
 		sooner(s.standby)
+		if !s.untold.IsZero() && !now.Before(s.untold) {
+			c.publish(s)
+		}
+		sooner(s.untold)
 		if s.state != gathering || s.pulled {
 			continue
 		}
@@ -80,7 +84,7 @@ func (c *core) standIn(s *session, now time.Time) {
 	s.standby = time.Time{}
 	if lacking, all := c.lacking(s); 2*lacking > all {
 		c.join(s, c.self, now)
-		c.emit(s)
+		c.emit(s, now)
 	}
 }
 
@@ -93,6 +97,9 @@ func (c *core) repair(s *session, now time.Time) {
 		s.due = still
 		c.expect(s, still.Add(c.answer(s)))
 		return
+	}
+	if s.direct != nil {
+		s.abandon()
 	}
 	if len(s.asked) < asksMost {
 		if p := c.donor(s); p != "" {
@@ -119,7 +126,7 @@ func (c *core) answer(s *session) time.Duration {
 			lack += s.shape.K - g.count
 		}
 	}
-	return 2*c.latency() + slack + time.Duration(c.seconds(lack*s.shape.Chunk)*float64(time.Second))
+	return 2*c.latency() + slack + c.patience(lack*s.shape.Chunk)
 }
 
 // donor picks who is asked: one that is done, another for each session and
@@ -172,6 +179,10 @@ func (c *core) need(e evNeed) {
 	}
 	if s == nil || s.state == spoilt || c.members[e.from] == nil || !s.lacks(e.from) {
 		c.do(fxSay{e.from, e.session, frameNone})
+		return
+	}
+	if s.state == having && s.direct != nil && !s.sliced {
+		c.want(s, e)
 		return
 	}
 	g, f := s.segs[e.segment], s.of(e.from)

@@ -1,6 +1,7 @@
 package cast
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -101,6 +102,10 @@ func (c *Cast) step(e event) {
 			c.send(fx.to, fx)
 		case fxHead:
 			c.send(fx.to, fx)
+		case fxBody:
+			c.send(fx.to, fx)
+		case fxMark:
+			c.send(fx.to, fx)
 		case fxSay:
 			c.send(fx.to, fx)
 		case fxNeed:
@@ -108,6 +113,8 @@ func (c *Cast) step(e event) {
 			c.send(fx.to, fx)
 		case fxOpened:
 			c.reserved -= fx.bytes
+			close(c.opened)
+			c.opened = make(chan struct{})
 		case fxClosed:
 			c.conf.Budget.give(fx.bytes)
 			c.ring()
@@ -149,7 +156,7 @@ func (c *Cast) send(to peer.ID, fx effect) {
 		return
 	}
 	size := int64(0)
-	if f, ok := fx.(fxChunk); ok {
+	if f, ok := fx.(fxChunk); ok && !f.own {
 		if s := c.core.sessions[f.session]; s != nil {
 			size = int64(s.shape.Chunk)
 		}
@@ -171,6 +178,7 @@ func (c *Cast) perform(ctx context.Context, all *sync.WaitGroup, fx effect) {
 		if err := c.conf.Tell(ctx, fx.head); err != nil && ctx.Err() == nil {
 			c.log.Warn("can't tell of a block", "block", fx.head.Number, "err", err)
 		}
+		c.take(evTold{fx.session})
 	case fxRebuild:
 		c.note(func(s *Stats) { s.Rebuilt++ })
 		c.spawn(ctx, all, func() event {
@@ -178,6 +186,14 @@ func (c *Cast) perform(ctx context.Context, all *sync.WaitGroup, fx effect) {
 		})
 	case fxJudge:
 		c.spawn(ctx, all, func() event { return c.judge(fx) })
+	case fxEncode:
+		c.spawn(ctx, all, func() event {
+			code, err := c.conf.Coder.Encode(fx.body)
+			if err != nil {
+				c.log.Error("can't cut a body", "err", err)
+			}
+			return evEncoded{fx.session, code}
+		})
 	case fxPull:
 		c.note(func(s *Stats) { s.Pulls++ })
 		c.conf.Pull(fx.head, fx.from)
@@ -217,14 +233,29 @@ func (c *Cast) note(f func(*Stats)) {
 // judge looks whether a body is the block that its header names, and delivers
 // it.
 func (c *Cast) judge(fx fxJudge) event {
-	checked, err := block.Check(c.conf.Rules(), fx.slab.whole())
+	raw := fx.slab.whole
+	if fx.direct != nil {
+		raw = func() []byte { return fx.direct.raw }
+	}
+	checked, err := block.Check(c.conf.Rules(), raw())
 	if err == nil {
 		c.note(func(s *Stats) { s.Blocks++ })
 		c.conf.Deliver(checked, fx.head.Announcer)
 		return evJudged{session: fx.session}
 	}
 	c.log.Warn("a cast gave no block", "block", fx.head.Number, "announcer", fx.head.Announcer, "err", err)
-	return evJudged{fx.session, err, lies(err)}
+	e := evJudged{session: fx.session, err: err, lie: lies(err)}
+	if e.lie && fx.direct != nil && !c.announced(fx) {
+		e.lie, e.wrong = false, fx.direct.from
+	}
+	return e
+}
+
+// announced says whether a body that came whole is the one that was announced:
+// whether its chunks are.
+func (c *Cast) announced(fx fxJudge) bool {
+	code, err := c.conf.Coder.Encode(fx.slab.body(fx.direct.raw))
+	return err == nil && bytes.Equal(code.Roots, fx.head.Roots)
 }
 
 // lies says whether a body that was refused so proves that its announcer lied:
@@ -248,10 +279,31 @@ func (c *Cast) take(e event) {
 	c.step(e)
 }
 
-func (c *Cast) wants(ch chunk, length int) (bool, error) {
+func (c *Cast) wants(from peer.ID, ch chunk, length int) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.core.wants(ch, length)
+	return c.core.wants(from, ch, length)
+}
+
+// place returns where a part of a body goes to. If its announcement has come
+// but is still being judged, it waits for that.
+func (c *Cast) place(from peer.ID, id sessionID, offset, length int) ([]byte, *wire.Reason, error) {
+	late := time.NewTimer(askAfter)
+	defer late.Stop()
+	for {
+		c.mu.Lock()
+		room, why, err := c.core.place(from, id, offset, length)
+		opened := c.opened
+		c.mu.Unlock()
+		if why != Unknown {
+			return room, why, err
+		}
+		select {
+		case <-opened:
+		case <-late.C:
+			return nil, why, nil
+		}
+	}
 }
 
 // headed takes an announcement that came on a stream.
@@ -280,6 +332,15 @@ func (c *Cast) encode(b []byte, fx effect) (head, data []byte) {
 		return appendWord(b, fx.what, uint64(fx.session)), nil
 	case fxNeed:
 		return appendNeed(b, fx.session, fx.segment, fx.have), nil
+	case fxMark: // its number tells it from other pings
+		return appendWord(b, framePing, uint64(fx.session)), nil
+	case fxPart:
+		c.mu.Lock()
+		data, ok := c.core.bodyPart(fx)
+		c.mu.Unlock()
+		if ok {
+			return appendPart(b, fx.session, fx.offset, len(data)), data
+		}
 	case fxPong:
 		return appendWord(b, framePong, fx.nonce), nil
 	case fxChunk:
@@ -294,26 +355,31 @@ func (c *Cast) encode(b []byte, fx effect) (head, data []byte) {
 }
 
 // fxPong answers a member's question how far it is.
-type fxPong struct{ nonce uint64 }
+type fxPong struct {
+	to    peer.ID
+	nonce uint64
+}
 
 func (fxPong) effect() {}
 
 func (c *Cast) pong(to peer.ID, nonce uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.send(to, fxPong{nonce})
+	c.send(to, fxPong{to, nonce})
 }
 
 // ponged takes the answer. A member can only make itself look farther than it
 // is, or, by guessing the time, nearer.
 func (c *Cast) ponged(from peer.ID, nonce uint64) {
-	d := time.Since(time.Unix(0, int64(nonce))) / 2
-	if d <= 0 || d > openTime {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.step(evLink{from, d})
+	if id := sessionID(nonce); c.core.sessions[id] != nil {
+		c.step(evMark{from, id})
+		return
+	}
+	if d := time.Since(time.Unix(0, int64(nonce))) / 2; d > 0 && d <= openTime {
+		c.step(evLink{from, d})
+	}
 }
 
 func (c *Cast) forgetKnown(p peer.ID) {

@@ -63,7 +63,7 @@ type reader struct {
 	stream network.Stream
 	in     *bufio.Reader
 	words  *rate.Limiter
-	rest   [18 + haveBytes]byte
+	rest   [frameMost]byte
 	late   bool // a deadline is set
 }
 
@@ -90,9 +90,12 @@ func (r *reader) frame() error {
 	if err := r.read(rest); err != nil {
 		return err
 	}
-	if t == frameChunk {
+	switch t {
+	case frameChunk:
 		err = r.chunk(rest)
-	} else {
+	case framePart:
+		err = r.part(rest)
+	default:
 		err = r.word(t, rest)
 	}
 	if err == nil && r.late {
@@ -130,7 +133,7 @@ func (r *reader) chunk(rest []byte) error {
 	if err != nil {
 		return err
 	}
-	wanted, err := r.cast.wants(ch, length)
+	wanted, err := r.cast.wants(r.from, ch, length)
 	if err != nil {
 		return fmt.Errorf("chunk %d of segment %d: %w", ch.index, ch.segment, err)
 	}
@@ -159,6 +162,32 @@ func (r *reader) chunk(rest []byte) error {
 	}
 	ch.leaf = leafOf(ch.data)
 	r.cast.take(evChunk{r.from, ch})
+	return nil
+}
+
+// part takes a part of a body, straight to its place.
+func (r *reader) part(rest []byte) error {
+	id, offset, length, err := readPart(rest)
+	if err != nil {
+		return err
+	}
+	room, why, err := r.cast.place(r.from, id, offset, length)
+	if err != nil {
+		return fmt.Errorf("%d bytes of a body from %d on: %w", length, offset, err)
+	}
+	r.cast.received.Add(uint64(1 + len(rest) + length))
+	if err := r.need(length); err != nil {
+		return err
+	}
+	if room == nil {
+		r.cast.refused(r.from, why)
+		_, err := r.in.Discard(length)
+		return inFrame(err)
+	}
+	if err := r.read(room); err != nil {
+		return err
+	}
+	r.cast.take(evPart{r.from, id, length})
 	return nil
 }
 

@@ -31,13 +31,25 @@ type session struct {
 	done       time.Time // the block is here since
 	segs       []*segment
 	slab       *slab
+	direct     *direct  // the body on its way whole, or as it came; nil: chunks
+	striped    bool     // it comes in chunks; parts aren't taken any more
+	sliced     bool     // all chunks are here, from this node's own encoding
+	wanting    []evNeed // until it is
 	announcers []peer.ID
 	far        map[peer.ID]*far
 
 	// As an origin.
-	origin  bool                // this node hands chunks out
-	standby time.Time           // when it does so unless the members have the block; zero: it doesn't
-	given   map[peer.ID][]piece // to relays
+	origin   bool                // this node hands chunks out
+	body     []byte              // of this node's own block
+	standby  time.Time           // when it does so unless the members have the block; zero: it doesn't
+	given    map[peer.ID][]piece // to relays
+	path     Path
+	untold   time.Time // when the announcement goes out on the topic; zero: it did
+	emitted  time.Time
+	outgoing int              // bytes, at first
+	marks    map[peer.ID]bool // who hasn't got them yet
+	marked   int              // how many there were
+	half     time.Duration    // how long it took to half of the members
 
 	passed  int // chunks passed on to all, and to the organisation
 	entered int
@@ -116,6 +128,7 @@ func (s *session) lacks(p peer.ID) bool {
 
 // fill takes all chunks from this node's own encoding.
 func (s *session) fill(e *Encoding) {
+	s.sliced = true
 	for i, g := range s.segs {
 		g.tree, g.sealed, g.whole = e.segs[i].tree, true, true
 		copy(g.chunks, e.segs[i].chunks)
@@ -151,7 +164,7 @@ func (c *core) chunk(e evChunk, now time.Time) {
 		c.park(e, now)
 		return
 	}
-	if ok, err := c.wants(e.chunk, len(e.chunk.data)); !ok {
+	if ok, err := c.wants(e.from, e.chunk, len(e.chunk.data)); !ok {
 		if err == nil {
 			err = Duplicate
 		}
@@ -167,6 +180,10 @@ func (c *core) chunk(e evChunk, now time.Time) {
 			c.refuse(e.from, wire.ReasonOf(err))
 			return
 		}
+		if s.direct != nil && s.state == gathering {
+			s.abandon()
+		}
+		s.striped = true
 		s.store(at, e.chunk.data)
 	} else if !duty && why == nil {
 		why = Duplicate
@@ -233,7 +250,7 @@ func (c *core) pass(s *session, at piece, h hop, from peer.ID) {
 	}
 	for i := range c.orgs {
 		g := c.orgs[(first+i)%len(c.orgs)].members
-		if p := s.gate(g, uint64(at.segment)<<8|uint64(at.index), from); p != "" {
+		if p := s.gate(g, at.number(), from); p != "" {
 			c.do(fxChunk{to: p, session: s.id, piece: at, hop: hopEnter})
 		}
 	}
@@ -297,7 +314,7 @@ func (c *core) judge(s *session) {
 		}
 	}
 	s.state = judging
-	c.do(fxJudge{s.id, s.head, s.slab})
+	c.do(fxJudge{s.id, s.head, s.slab, nil})
 }
 
 // judged takes up whether the body is the one that the orderers signed. If not,
@@ -307,17 +324,17 @@ func (c *core) judged(e evJudged, now time.Time) {
 	if s == nil || s.state != judging {
 		return
 	}
-	if e.err == nil {
+	switch {
+	case e.err == nil:
 		c.finish(s, now, false)
+		return
+	case e.wrong != "":
+		c.wrong(s, e.wrong, now)
 		return
 	}
 	s.state = spoilt
 	if e.lie {
-		for _, p := range s.announcers {
-			c.refuse(p, BadEncoding)
-			c.bar(p, now)
-		}
-		c.do(fxLie{s.head, s.proofs()})
+		c.accuse(s, now)
 	}
 	c.pull(s)
 }
@@ -341,22 +358,14 @@ func (s *session) proofs() [][]proof {
 // because this node announces it.
 func (c *core) finish(s *session, now time.Time, silent bool) {
 	s.state, s.done, s.asking = having, now, ""
+	if s.direct != nil && s.direct.came < s.shape.Size {
+		s.direct = nil
+	}
 	c.expect(s, time.Time{})
 	if silent {
 		return
 	}
-	for _, p := range c.order {
-		if c.tells(s, p) {
-			c.do(fxSay{p, s.id, frameDone})
-		}
-	}
-}
-
-// tells says whether p is told that this member has the block, and tells it when
-// it has. In large channels organisations keep to themselves: from outside come
-// few chunks, and they are to be passed on anyway.
-func (c *core) tells(s *session, p peer.ID) bool {
-	return !c.large() || c.members[p].org == c.org || slices.Contains(s.announcers, p)
+	c.tell(s)
 }
 
 // isDone notes that a member has the block.
@@ -370,6 +379,9 @@ func (c *core) isDone(e evDone, now time.Time) {
 		return
 	}
 	f.done, f.known = true, nil
+	if lacking, all := c.lacking(s); s.origin {
+		c.reached(s, e.from, all-lacking, all, now)
+	}
 	switch soon := now.Add(slack); {
 	case s.state == gathering && soon.Before(s.due):
 		s.due, c.stale = soon, true
@@ -378,23 +390,21 @@ func (c *core) isDone(e evDone, now time.Time) {
 		if s.origin && 2*lacking <= all && 2*(lacking+1) > all {
 			c.do(fxRoom{})
 		}
-		if lacking == 0 {
+		if s.mine != nil && lacking == 0 {
 			c.end(s)
 		}
 	}
 }
 
-// lacking counts the members that lack the block, of those who would tell.
+// lacking counts the members that lack the block, as far as they have said:
+// all tell its announcers.
 func (c *core) lacking(s *session) (lacking, all int) {
 	for _, p := range c.order {
-		if c.tells(s, p) {
-			all++
-			if s.lacks(p) {
-				lacking++
-			}
+		if s.lacks(p) {
+			lacking++
 		}
 	}
-	return lacking, all
+	return lacking, len(c.order)
 }
 
 // busy counts the sessions that this node hands out and most members still
@@ -441,13 +451,16 @@ func (c *core) forgetKnown(p peer.ID) {
 // wants says whether a chunk of this length may be of use, so that what isn't
 // need not be read into memory and hashed. An error says that nobody honest
 // would send it.
-func (c *core) wants(ch chunk, length int) (bool, error) {
+func (c *core) wants(from peer.ID, ch chunk, length int) (bool, error) {
 	s := c.sessions[ch.session]
 	if s == nil {
 		return !c.over.has(ch.session), nil
 	}
 	if ch.segment >= len(s.segs) || ch.index >= s.shape.N() || length != s.shape.Chunk || int(ch.levels) >= 1<<s.segs[ch.segment].tree.depth() {
 		return false, BadFrame
+	}
+	if s.direct != nil && !s.yields(from) {
+		return false, nil
 	}
 	g := s.segs[ch.segment]
 	if g.have.has(ch.index) || g.sealed || s.state != gathering {

@@ -27,6 +27,7 @@ type play struct {
 	count int
 	coder Coder
 	nodes []*actor
+	byID  map[peer.ID]*actor
 	mess  func(from, to *actor, fx effect) (drop bool) // what a hostile network or node does; may be nil
 }
 
@@ -56,6 +57,7 @@ type actor struct {
 	opened   int
 	closed   int
 	told     map[uint64]bool // of which blocks
+	heard    map[*Head]bool
 }
 
 // An item is something that will happen.
@@ -84,28 +86,29 @@ func (a *agenda) Pop() any {
 const (
 	simRate    = 100e6 / 8
 	simLatency = 25 * time.Millisecond
+	meshDegree = 8 // of channels of more than GroupMost
 )
 
 // newPlay makes n nodes, node i of organisation i mod orgs, all connected.
 func newPlay(t testing.TB, seed uint64, n, orgs int) *play {
-	p := &play{t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1e9, 0)}
+	p := &play{t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: time.Unix(1e9, 0), byID: map[peer.ID]*actor{}}
 	p.begin = p.now
 	for i := range n {
 		a := &actor{
 			p: p, id: peer.ID(fmt.Sprintf("%016x", p.rng.Uint64())), up: simRate, latency: simLatency, topic: true,
 			queues: map[peer.ID][]effect{}, got: map[uint64]time.Duration{}, pulls: map[uint64]int{},
-			refused: map[string]int{}, told: map[uint64]bool{},
+			refused: map[string]int{}, told: map[uint64]bool{}, heard: map[*Head]bool{},
 		}
 		a.core = newCore(a.id, fmt.Sprint("org", i%orgs), false)
-		p.nodes = append(p.nodes, a)
+		p.nodes, p.byID[a.id] = append(p.nodes, a), a
 	}
 	for i, a := range p.nodes {
-		for j, b := range p.nodes {
+		for j, b := range p.nodes { // as evArrived and evLink do, but grouped once
 			if i != j {
-				a.step(evArrived{b.id, fmt.Sprint("org", j%orgs)})
-				a.step(evLink{b.id, a.latency + b.latency - simLatency})
+				a.core.members[b.id] = &member{id: b.id, org: fmt.Sprint("org", j%orgs), latency: simLatency}
 			}
 		}
+		a.core.regroup()
 	}
 	return p
 }
@@ -126,14 +129,7 @@ func (p *play) run(d time.Duration) {
 	p.now = end
 }
 
-func (p *play) node(id peer.ID) *actor {
-	for _, a := range p.nodes {
-		if a.id == id {
-			return a
-		}
-	}
-	return nil
-}
+func (p *play) node(id peer.ID) *actor { return p.byID[id] }
 
 // head makes a block of a size, and its announcement by a node.
 func (p *play) head(number uint64, size int, by *actor) (*Head, *Encoding) {
@@ -188,6 +184,10 @@ func (a *actor) step(e event) {
 	}
 	if e, ok := e.(evAnnounced); ok {
 		a.told[e.head.Number] = true
+		if a.heard[e.head] { // the channel takes each once
+			return
+		}
+		a.heard[e.head] = true
 	}
 	for _, fx := range slices.Clone(a.core.step(e, a.p.now)) {
 		a.act(fx)
@@ -215,18 +215,28 @@ func (a *actor) act(fx effect) {
 			return
 		}
 		a.queue(fx.to, fx, fx.urgent)
-	case fxTell:
-		for _, b := range p.nodes {
-			if b != a && b.topic {
-				a.queue(b.id, fx, true)
-			}
+	case fxBody:
+		for at := 0; at < fx.size; at += maxPart {
+			a.queue(fx.to, fxPart{fx.to, fx.session, at}, false)
 		}
+	case fxMark:
+		a.queue(fx.to, fx, false)
+	case fxPong:
+		a.queue(fx.to, fx, true)
+	case fxEncode:
+		code, err := p.coder.Encode(fx.body)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		p.after(0, func() { a.step(evEncoded{fx.session, code}) })
+	case fxTell:
+		a.publish(fx)
+		p.after(0, func() { a.step(evTold{fx.session}) })
 	case fxRebuild:
 		e := evRebuilt{fx.session, fx.segment, p.coder.rebuild(fx.shape, fx.chunks)}
 		p.after(0, func() { a.step(e) })
 	case fxJudge:
-		e := evJudged{session: fx.session, err: judgeBody(fx.head, fx.slab.whole())}
-		e.lie = e.err != nil
+		e := judgeAs(&p.coder, fx)
 		p.after(0, func() {
 			a.step(e)
 			if e.err == nil {
@@ -254,6 +264,23 @@ func (a *actor) act(fx effect) {
 			})
 		}
 	case fxExpect:
+	}
+}
+
+// publish sends an announcement on the topic: to all in a small channel, else
+// to some, to whom it isn't news if it came on a stream before.
+func (a *actor) publish(fx fxTell) {
+	to := a.p.nodes
+	if len(to) > GroupMost {
+		to = nil
+		for range meshDegree {
+			to = append(to, a.p.nodes[a.p.rng.IntN(len(a.p.nodes))])
+		}
+	}
+	for _, b := range to {
+		if b != a && b.topic {
+			a.queue(b.id, fx, true)
+		}
 	}
 }
 
@@ -292,6 +319,22 @@ func judgeBody(h *Head, raw []byte) error {
 	return nil
 }
 
+// judgeAs is what the shell does of an fxJudge.
+func judgeAs(coder *Coder, fx fxJudge) evJudged {
+	if fx.direct == nil {
+		err := judgeBody(fx.head, fx.slab.whole())
+		return evJudged{session: fx.session, err: err, lie: err != nil}
+	}
+	e := evJudged{session: fx.session, err: judgeBody(fx.head, fx.direct.raw)}
+	if e.err != nil {
+		code, err := coder.Encode(fx.slab.body(fx.direct.raw))
+		if e.lie = err == nil && bytes.Equal(code.Roots, fx.head.Roots); !e.lie {
+			e.wrong = fx.direct.from
+		}
+	}
+	return e
+}
+
 func (a *actor) queue(to peer.ID, fx effect, first bool) {
 	if a.p.mess != nil && a.p.mess(a, a.p.node(to), fx) {
 		return
@@ -311,8 +354,13 @@ func (a *actor) queue(to peer.ID, fx effect, first bool) {
 }
 
 func urgent(fx effect) bool {
-	c, ok := fx.(fxChunk)
-	return !ok || c.urgent
+	switch fx := fx.(type) {
+	case fxChunk:
+		return fx.urgent
+	case fxPart, fxMark:
+		return false
+	}
+	return true
 }
 
 // send puts the next frame on the uplink, if that is free.
@@ -363,7 +411,13 @@ func (a *actor) frame(b *actor, fx effect) (int, func()) {
 	case fxHead:
 		return small + len(fx.raw), func() { b.hear(fx.session, from, fx.hop, a.p) }
 	case fxTell:
-		return small + len(fx.head.Raw), func() { b.step(evAnnounced{fx.head}) }
+		return small + len(fx.head.Raw), func() {
+			if !b.heard[fx.head] && len(b.p.nodes) > GroupMost {
+				b.publish(fx)
+			}
+			b.step(evAnnounced{fx.head})
+			b.send()
+		}
 	case fxSay:
 		e := map[frameType]event{frameDone: evDone{from, fx.session}, frameAsk: evAsk{from, fx.session}, frameNone: evNone{from, fx.session}}[fx.what]
 		return small, func() { b.step(e) }
@@ -377,8 +431,34 @@ func (a *actor) frame(b *actor, fx effect) (int, func()) {
 		c.leaf = leafOf(c.data)
 		return small + len(c.data) + HashSize*len(c.hashes), func() { b.step(evChunk{from, c}) }
 	}
+	if fx, ok := fx.(fxPart); ok {
+		data, ok := a.core.bodyPart(fx)
+		if !ok {
+			return 0, nil
+		}
+		return small + len(data), func() { b.part(from, fx, data) }
+	}
+	if fx, ok := fx.(fxMark); ok {
+		return small, func() { b.act(fxPong{from, uint64(fx.session)}); b.send() }
+	}
+	if fx, ok := fx.(fxPong); ok {
+		return small, func() { b.step(evMark{from, sessionID(fx.nonce)}) }
+	}
 	a.p.t.Fatalf("effect %T", fx)
 	return 0, nil
+}
+
+// part takes a part of a body, as a reader does.
+func (b *actor) part(from peer.ID, fx fxPart, data []byte) {
+	room, why, err := b.core.place(from, fx.session, fx.offset, len(data))
+	if err != nil || room == nil {
+		if err == nil {
+			b.refused[why.Code()]++
+		}
+		return
+	}
+	copy(room, data)
+	b.step(evPart{from, fx.session, len(data)})
 }
 
 // hear takes an announcement that came on a stream.

@@ -40,9 +40,7 @@ func newSlab(s Shape, head *common.Block) (*slab, error) {
 // slot returns the place of a data chunk, numbered through all segments.
 func (s *slab) slot(n int) []byte {
 	if s.raw == nil {
-		s.raw = make([]byte, len(s.front)+s.shape.Size+len(s.behind))
-		copy(s.raw, s.front)
-		copy(s.raw[len(s.front)+s.shape.Size:], s.behind)
+		s.raw = s.lay()
 	}
 	at, to := n*s.shape.Chunk, (n+1)*s.shape.Chunk
 	if to <= s.shape.Size {
@@ -57,9 +55,23 @@ func (s *slab) slot(n int) []byte {
 	return s.ends[n]
 }
 
+// lay makes room for the marshalled block, all of it but the body in place.
+func (s *slab) lay() []byte {
+	raw := make([]byte, len(s.front)+s.shape.Size+len(s.behind))
+	copy(raw, s.front)
+	copy(raw[len(s.front)+s.shape.Size:], s.behind)
+	return raw
+}
+
+// body returns the part of a marshalled block, laid out by lay, that is cast.
+func (s *slab) body(raw []byte) []byte {
+	at, to := len(s.front), len(s.front)+s.shape.Size
+	return raw[at:to:to]
+}
+
 // whole returns the marshalled block, once all data chunks are in place.
 func (s *slab) whole() []byte {
-	body := s.raw[len(s.front) : len(s.front)+s.shape.Size]
+	body := s.body(s.raw)
 	for n, b := range s.ends {
 		copy(body[min(n*s.shape.Chunk, len(body)):], b)
 	}

@@ -78,6 +78,8 @@ type watched struct {
 	passed map[piece]bool
 	pulls  int
 	trees  map[peer.ID][]*tree // what receivers can prove by
+	// garbled are those who sent another body than the announced one.
+	garbled map[peer.ID]bool
 }
 
 func newBystander(t *testing.T, seed uint64, w *works) *bystander {
@@ -123,7 +125,7 @@ func (b *bystander) some() *watched {
 		raw := b.works.blocks[k]
 		b.next++
 		blk := &common.Block{Header: &common.BlockHeader{Number: b.next, PreviousHash: raw.Header.PreviousHash, DataHash: raw.Header.DataHash}, Metadata: raw.Metadata}
-		w := &watched{done: map[peer.ID]bool{}, passed: map[piece]bool{}, trees: map[peer.ID][]*tree{}, false: b.rng.IntN(5) == 0}
+		w := &watched{done: map[peer.ID]bool{}, passed: map[piece]bool{}, trees: map[peer.ID][]*tree{}, garbled: map[peer.ID]bool{}, false: b.rng.IntN(5) == 0}
 		w.code = b.works.codes[k][0]
 		if w.false {
 			w.code = b.works.codes[k][1]
@@ -207,7 +209,32 @@ func (b *bystander) event() event {
 		}
 		return evTick{}
 	}
+	if b.rng.IntN(8) == 0 {
+		return b.part(w, p)
+	}
 	return b.chunk(w, p)
+}
+
+// part makes the next part of a body, mostly a true one, of the announcer's.
+func (b *bystander) part(w *watched, from peer.ID) event {
+	id, at := w.head.id(), 0
+	if b.rng.IntN(8) > 0 {
+		from = w.head.Announcer
+	}
+	if s := b.c.sessions[id]; s != nil && s.direct != nil && b.rng.IntN(20) > 0 {
+		at = s.direct.next
+	}
+	data := w.code.body[min(at, len(w.code.body)):]
+	data = data[:min(len(data), 1+b.rng.IntN(40_000))]
+	room, why, err := b.c.place(from, id, at, len(data))
+	if err != nil || why != nil || len(data) == 0 {
+		return evTick{}
+	}
+	if copy(room, data); b.rng.IntN(30) == 0 {
+		room[b.rng.IntN(len(room))] ^= 1
+		w.garbled[from] = true
+	}
+	return evPart{from, id, len(data)}
 }
 
 // chunk makes one, mostly true.
@@ -311,13 +338,28 @@ func (b *bystander) look(e event, fx effect, passes map[piece]sessionID) {
 	case fxRebuild:
 		b.todo = append(b.todo, evRebuilt{fx.session, fx.segment, b.works.coder.rebuild(fx.shape, fx.chunks)})
 	case fxJudge:
-		raw := fx.slab.whole()
-		ev := evJudged{session: fx.session, err: judgeBody(fx.head, raw)}
-		ev.lie = ev.err != nil
-		if w := b.seen[fx.session]; w.false == (ev.err == nil) {
+		w := b.seen[fx.session]
+		ev := judgeAs(&b.works.coder, fx)
+		if fx.direct == nil && w.false == (ev.err == nil) || w.false && ev.err == nil {
 			b.fail("a body of an encoding that is false: %v gives %v", w.false, ev.err)
 		}
+		if ev.wrong != "" && !w.garbled[fx.direct.from] {
+			b.fail("%s is said to have sent what it didn't announce", fx.direct.from)
+		}
 		b.todo = append(b.todo, ev)
+	case fxEncode:
+		code, err := b.works.coder.Encode(fx.body)
+		if err != nil {
+			b.fail("cutting a body: %v", err)
+		}
+		b.todo = append(b.todo, evEncoded{fx.session, code})
+	case fxBody:
+		if w := b.seen[fx.session]; !w.block || w.done[fx.to] || !b.here[fx.to] {
+			b.fail("sends %q a body that it has, or that isn't here", string(fx.to))
+		}
+		if data, ok := b.c.bodyPart(fxPart{fx.to, fx.session, 0}); !ok || string(data) != string(b.seen[fx.session].code.body[:len(data)]) {
+			b.fail("sends another body than the announced one")
+		}
 	case fxLie:
 		if w := b.seen[fx.head.id()]; !w.false {
 			b.fail("an honest announcer is accused")
@@ -328,6 +370,7 @@ func (b *bystander) look(e event, fx effect, passes map[piece]sessionID) {
 		if fx.head.Announcer != "self" {
 			b.fail("publishes another's announcement")
 		}
+		b.todo = append(b.todo, evTold{fx.session})
 	}
 }
 

@@ -31,7 +31,7 @@ var loads = []itest.Load{
 	{Body: 8 << 10, Every: 100 * time.Millisecond, Count: 100},
 	{Body: 10 << 10, Every: 100 * time.Millisecond, Count: 100},
 	{Body: 100 << 10, Every: 200 * time.Millisecond, Count: 15},
-	{Body: 1 << 20, Every: time.Second, Count: 4},
+	{Body: 1 << 20, Every: 500 * time.Millisecond, Count: 8},
 }
 
 // groups are how many nodes there are, in how many organisations.
