@@ -28,7 +28,7 @@ func newLedgerCmd(a *app) *cobra.Command {
 		Use: "ledger", Short: "Work on a ledger's files", GroupID: groupChannels,
 		Example: "  grapevine ledger import --genesis genesis.block --blocks blocks/ --data DIR",
 	}
-	c.AddCommand(newLedgerImportCmd(a))
+	c.AddCommand(newLedgerImportCmd(a), newLedgerVerifyCmd(a), newLedgerScrubCmd(a), newLedgerRebuildCmd(a))
 	return c
 }
 

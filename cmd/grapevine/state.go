@@ -32,7 +32,7 @@ func newStateCmd(a *app) *cobra.Command {
 		Use: "state", Short: "World state, and its transfer", GroupID: groupChannels,
 		Example: "  grapevine state get mychannel asset1 --namespace basic\n  grapevine state hash mychannel\n  grapevine state sync mychannel --wait",
 	}
-	c.AddCommand(newStateGetCmd(a), newStateDumpCmd(a), newStateHistoryCmd(a), newStateHashCmd(a), newStateStatusCmd(a), newStateSyncCmd(a))
+	c.AddCommand(newStateGetCmd(a), newStateDumpCmd(a), newStateHistoryCmd(a), newStateHashCmd(a), newStateStatusCmd(a), newStateSyncCmd(a), newStateRepairCmd(a))
 	return c
 }
 

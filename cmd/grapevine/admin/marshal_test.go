@@ -17,6 +17,7 @@ var rewrite = flag.Bool("rewrite", false, "write golden files anew; understand t
 var objects = []any{
 	&DevStatus{DevState: DevState{Channels: []DevChannel{{}}, Orderers: []DevOrderer{{}}, Peers: []DevPeer{{}}}},
 	&DevUp{DevState: DevState{}, Steps: []DevStep{{}}}, &DevTx{},
+	&LedgerChecks{Items: []LedgerCheck{{}}}, &LedgerRebuild{Items: []RebuiltState{{}}}, &LedgerUpkeep{},
 	&Status{Problems: []Problem{{}}, Channels: []StatusChannel{{}}, Certificates: []Certificate{{}}},
 	&PeerList{Items: []Peer{{}}}, &ChannelList{Items: []ChannelItem{{}}},
 	&ChannelInfo{Orgs: []ChannelOrg{{}}, Orderers: []ChannelOrderer{{}}},

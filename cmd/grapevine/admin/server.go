@@ -56,6 +56,8 @@ func (s *Server) Whole() http.Handler {
 	mux.HandleFunc("POST /api/v1/channels/{ch}/leave", s.handle(s.leave))
 	s.changing(mux)
 	mux.HandleFunc("POST /api/v1/channels/{ch}/fetch", s.handle(s.fetch))
+	mux.HandleFunc("POST /api/v1/channels/{ch}/scrub", s.handle(s.scrub))
+	mux.HandleFunc("POST /api/v1/channels/{ch}/rebuild", s.handle(s.rebuild))
 	mux.HandleFunc("POST /api/v1/channels/{ch}/leader/yield", s.handle(s.onPeer(s.yieldLeader)))
 	mux.HandleFunc("POST /api/v1/participation/{ch}/remove", s.handle(s.removeOrdered))
 	return mux
@@ -85,6 +87,7 @@ func (s *Server) reading(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/channels/{ch}/anchors", s.handle(s.anchors))
 	mux.HandleFunc("GET /api/v1/channels/{ch}/config", s.handle(s.config))
 	mux.HandleFunc("GET /api/v1/channels/{ch}/transfer", s.handle(s.transfer))
+	mux.HandleFunc("GET /api/v1/channels/{ch}/upkeep", s.handle(s.upkeep))
 	mux.HandleFunc("GET /api/v1/channels/{ch}/height", s.handle(s.height))
 	mux.HandleFunc("GET /api/v1/channels/{ch}/blocks/{n}", s.handle(s.block))
 	mux.HandleFunc("GET /api/v1/channels/{ch}/blocks", s.tail)

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A ledger that is whole is told so; flipped bits are found, and what follows from
+// the blocks is made good without a node; a store that can't be opened begins anew.
+func TestLedgerUpkeepOffline(t *testing.T) {
+	dir := t.TempDir()
+	play{}.object(t, 0, "ledger", "import", "--genesis", fixtures(t, "raft", "genesis.block"), "--blocks", fixtures(t, "raft", "blocks"), "--data", dir)
+	v := play{}.object(t, 0, "ledger", "verify", "mychannel", "--data", dir)
+	require.Equal(t, "LedgerChecks", v["kind"])
+	require.Equal(t, true, v["ok"])
+	item := v["items"].([]any)[0].(map[string]any)
+	require.ElementsMatch(t, []string{
+		"channel", "ok", "height", "blocks", "entries", "bytes", "stateHash", "damage", "findings", "failures", "repaired", "elapsedSec",
+	}, keys(item))
+	require.Equal(t, 31.0, item["blocks"])
+	require.Positive(t, item["entries"])
+	hash := item["stateHash"]
+
+	v = play{}.object(t, 0, "ledger", "rebuild-state", "--data", dir)
+	require.Equal(t, "LedgerRebuild", v["kind"])
+	require.Equal(t, true, v["items"].([]any)[0].(map[string]any)["same"])
+
+	spoil := func(pattern string) {
+		files, err := filepath.Glob(filepath.Join(dir, "ledger", pattern))
+		require.NoError(t, err)
+		require.NotEmpty(t, files)
+		for _, f := range files {
+			b, err := os.ReadFile(f)
+			require.NoError(t, err)
+			for at := len(b) / 3; at < len(b); at += 900 {
+				b[at] ^= 1
+			}
+			require.NoError(t, os.WriteFile(f, b, 0o600))
+		}
+	}
+	spoil("*.blob") // blocks lie there
+	v = play{}.object(t, 6, "ledger", "verify", "--data", dir)
+	require.Equal(t, false, v["ok"])
+	item = v["items"].([]any)[0].(map[string]any)
+	require.NotEmpty(t, item["damage"].(map[string]any)["blocks"])
+	require.NotEmpty(t, item["findings"])
+	require.Equal(t, hash, item["stateHash"])
+	play{}.object(t, 6, "ledger", "scrub", "--data", dir) // blocks must come from elsewhere
+
+	spoil("MANIFEST-*")
+	play{}.fails(t, 1, "STA013", "ledger", "verify", "--data", dir)
+	v = play{}.object(t, 0, "ledger", "scrub", "--data", dir)
+	require.Equal(t, 1.0, v["items"].([]any)[0].(map[string]any)["height"])
+	require.DirExists(t, filepath.Join(dir, "ledger", "damaged-1"))
+}
