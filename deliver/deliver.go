@@ -90,8 +90,12 @@ type Handler struct {
 	Refused    func(channel string, why *wire.Reason) // called once per refusal; may be nil
 	Logger     *slog.Logger                           // nil: silence
 
-	streams atomic.Int64 // being served
+	streams   atomic.Int64 // being served
+	following atomic.Int64 // of them, those without an end
 }
+
+// Following is how many streams are served now that asked for all blocks to come.
+func (h *Handler) Following() int { return int(h.following.Load()) }
 
 // Serve answers the requests of one stream, one after the other, until its client leaves or an answer other than SUCCESS
 // was given. It returns nil in both cases, and a gRPC status for a stream that is refused as a whole.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -124,6 +125,10 @@ func (s *session) serve(ctx context.Context, c Channel, who *reader, seek *ab.Se
 	sp, err := resolve(seek, c.Source.Height())
 	if err != nil {
 		return err
+	}
+	if sp.to == math.MaxUint64 {
+		s.h.following.Add(1)
+		defer s.h.following.Add(-1)
 	}
 	if sp.failing && sp.from >= c.Source.Height() {
 		return fmt.Errorf("block %d: %w", sp.from, NotReady)

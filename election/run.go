@@ -212,10 +212,13 @@ func (r *run) note(c Change) {
 func (r *run) publish(now time.Time) {
 	m := r.machine
 	s := State{Mode: r.c.Mode, Changes: r.counted.Changes, Term: m.era, Neighbours: m.neighbours(), Reaches: m.reach() != cut, Answered: m.watch.answer, Unreachable: r.counted.Unreachable}
-	if d := now.Sub(r.last); r.counted.Leader == nil && r.c.Mode == Dynamic && m.role != starting {
-		r.counted.Leaderless += d
+	if d := now.Sub(r.last); d > 0 { // it is called with the time of the step, which may be past
+		r.last = now
+		if r.counted.Leader == nil && r.c.Mode == Dynamic && m.role != starting {
+			r.counted.Leaderless += d
+		}
 	}
-	s.Leaderless, r.last = r.counted.Leaderless, now
+	s.Leaderless = r.counted.Leaderless
 	s.Role = roleNames[m.role]
 	if now.Before(m.barUntil) {
 		s.BarredUntil = m.barUntil

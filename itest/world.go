@@ -3,6 +3,7 @@ package itest
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"fmt"
 	"iter"
 	"sync"
@@ -33,6 +34,9 @@ type World struct {
 	client msp.Signer
 	peer   msp.Signer // endorses
 
+	orderers *ca.Org
+	seat     tls.Certificate // of the one consenter
+
 	mu     sync.Mutex
 	blocks []*common.Block // owned by mu
 	config uint64          // number of the newest configuration block, owned by mu
@@ -54,14 +58,15 @@ func NewWorld(n int, anchors ...string) (*World, error) {
 	if w.Orderer, err = oo.Identity("orderer0", "orderer"); err != nil {
 		return nil, err
 	}
-	cert, err := oo.TLS("orderer0", "localhost", "127.0.0.1")
-	if err != nil {
+	w.orderers = oo
+	if w.seat, err = oo.TLS("orderer0", "localhost", "127.0.0.1"); err != nil {
 		return nil, err
 	}
 	p := genesis.Profile{
 		Channel:    ChannelName,
 		Orderers:   []genesis.Org{{Name: "OrdererOrg", MSPID: "OrdererMSP", MSP: oo.MSPConfig(), Endpoints: []string{"127.0.0.1:7050"}}},
-		Consenters: []genesis.Consenter{{Host: "127.0.0.1", Port: 7051, ServerTLS: pemOf(cert.Certificate[0])}},
+		Consenters: []genesis.Consenter{{Host: "127.0.0.1", Port: 7051, ServerTLS: pemOf(w.seat.Certificate[0])}},
+		Timeout:    100 * time.Millisecond,
 		Time:       now,
 	}
 	for i := 1; i <= n; i++ {
@@ -92,12 +97,7 @@ func NewWorld(n int, anchors ...string) (*World, error) {
 // Order makes the next block, whose one transaction writes size bytes that no
 // disk can compress, and hands it to every source.
 func (w *World) Order(size int) (*common.Block, error) {
-	value := make([]byte, size)
-	_, _ = rand.Read(value) // never fails
-	env, _, err := tx.Endorse(tx.Proposal{
-		Channel: ChannelName, Chaincode: "kv", RWSet: tx.Write("kv", "k", value),
-		Creator: w.client, Endorsers: []msp.Signer{w.peer}, Time: time.Now(),
-	})
+	env, err := w.transaction(size)
 	if err != nil {
 		return nil, err
 	}
@@ -108,6 +108,17 @@ func (w *World) Order(size int) (*common.Block, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.seal(raw)
+}
+
+// transaction makes one that writes size bytes.
+func (w *World) transaction(size int) (*common.Envelope, error) {
+	value := make([]byte, size)
+	_, _ = rand.Read(value) // never fails
+	env, _, err := tx.Endorse(tx.Proposal{
+		Channel: ChannelName, Chaincode: "kv", RWSet: tx.Write("kv", "k", value),
+		Creator: w.client, Endorsers: []msp.Signer{w.peer}, Time: time.Now(),
+	})
+	return env, err
 }
 
 // seal signs the next block, of one envelope, and hands it to every source. mu

@@ -379,6 +379,10 @@ func (o *Orderer) clientRoots() func() *x509.CertPool {
 // Address is the gRPC listener's, with the port that was chosen.
 func (o *Orderer) Address() string { return o.listener.Addr().String() }
 
+// Following is how many streams of this node wait for all blocks to come: one
+// for each peer that pulls from it, on each channel.
+func (o *Orderer) Following() int { return o.deliver.Following() }
+
 // PeerID is the libp2p peer ID of the node's host key.
 func (o *Orderer) PeerID() peer.ID { return o.host.ID() }
 
