@@ -152,3 +152,21 @@ func TestFlap(t *testing.T) {
 		require.Zero(t, live)
 	})
 }
+
+// What is counted as time without a leader never falls, though the state is made
+// with the time of a step, which may be past: a counter that falls ends a
+// process.
+func TestTimeWithoutALeaderNeverFalls(t *testing.T) {
+	e, err := New(Config{Mode: Dynamic})
+	require.NoError(t, err)
+	now := time.Now()
+	m := newMachine(settings{candidate: true}, now)
+	m.role = following
+	r := &run{Election: e, machine: m, pull: newPull(nil), last: now}
+	r.publish(now.Add(time.Second))
+	require.Equal(t, time.Second, e.State().Leaderless)
+	r.publish(now.Add(time.Second - time.Microsecond))
+	require.Equal(t, time.Second, e.State().Leaderless)
+	r.publish(now.Add(2 * time.Second))
+	require.Equal(t, 2*time.Second, e.State().Leaderless)
+}

@@ -12,7 +12,7 @@ import (
 // one reaches an orderer, and how long more than one does.
 type oracle struct {
 	town    *town
-	parts   map[string]*part
+	parts   map[uint]*part  // by their members, a bit each
 	none    []time.Duration // gaps without a leader, once there was one to be had
 	idle    []time.Duration // gaps in which nobody pulled, once somebody could
 	two     []time.Duration // times with more than one
@@ -83,9 +83,12 @@ func (o *oracle) look() {
 		}
 		o.before[i] = p.height
 	}
-	fresh := map[string]*part{}
+	fresh := map[uint]*part{}
 	for _, members := range t.components() {
-		key := fmt.Sprint(members)
+		key := uint(0)
+		for _, i := range members {
+			key |= 1 << i
+		}
 		p := o.parts[key]
 		if p == nil {
 			p = &part{since: now}

@@ -1,7 +1,6 @@
 package election
 
 import (
-	"container/heap"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -91,18 +90,43 @@ type townEvent struct {
 	f    func()
 }
 
-type townQueue []townEvent
+// A townQueue is a heap of events; the first is the next.
+type townQueue []*townEvent
 
-func (q townQueue) Len() int { return len(q) }
-func (q townQueue) Less(i, j int) bool {
-	return q[i].at.Before(q[j].at) || q[i].at.Equal(q[j].at) && q[i].seq < q[j].seq
+func (e *townEvent) before(f *townEvent) bool {
+	return e.at.Before(f.at) || e.at.Equal(f.at) && e.seq < f.seq
 }
-func (q townQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
-func (q *townQueue) Push(x any)   { *q = append(*q, x.(townEvent)) }
-func (q *townQueue) Pop() any {
-	x := (*q)[len(*q)-1]
-	*q = (*q)[:len(*q)-1]
-	return x
+
+func (q *townQueue) add(e *townEvent) {
+	all := append(*q, e)
+	i := len(all) - 1
+	for up := (i - 1) / 2; i > 0 && e.before(all[up]); up = (i - 1) / 2 {
+		all[i] = all[up]
+		i = up
+	}
+	all[i] = e
+	*q = all
+}
+
+func (q *townQueue) next() *townEvent {
+	all := *q
+	first, e := all[0], all[len(all)-1]
+	all[len(all)-1] = nil
+	all = all[:len(all)-1]
+	for i := 0; len(all) > 0; {
+		c := 2*i + 1
+		if c+1 < len(all) && all[c+1].before(all[c]) {
+			c++
+		}
+		if c >= len(all) || !all[c].before(e) {
+			all[i] = e
+			break
+		}
+		all[i] = all[c]
+		i = c
+	}
+	*q = all
+	return first
 }
 
 func townID(i int) (id msp.PKIID) {
@@ -148,7 +172,7 @@ func (t *town) between(a, b time.Duration) time.Duration {
 func (t *town) push(e townEvent) {
 	t.count++
 	e.seq = t.count
-	heap.Push(&t.queue, e)
+	t.queue.add(&e)
 }
 
 func (t *town) after(d time.Duration, f func()) { t.push(townEvent{at: t.now.Add(d), f: f}) }
@@ -157,7 +181,7 @@ func (t *town) after(d time.Duration, f func()) { t.push(townEvent{at: t.now.Add
 func (t *town) run(d time.Duration) {
 	end := t.now.Add(d)
 	for len(t.queue) > 0 && !t.queue[0].at.After(end) {
-		e := heap.Pop(&t.queue).(townEvent)
+		e := t.queue.next()
 		t.now = e.at
 		if e.f != nil {
 			e.f()
@@ -167,9 +191,9 @@ func (t *town) run(d time.Duration) {
 		switch {
 		case !p.up || e.born != p.birth:
 		case p.paused && e.what != "tick":
-			p.waits = append(p.waits, e)
+			p.waits = append(p.waits, *e)
 		default:
-			t.deliver(p, e)
+			t.deliver(p, *e)
 		}
 	}
 	t.now = end
