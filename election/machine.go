@@ -18,9 +18,9 @@ import (
 // not one that brings nothing.
 //
 //   - A leader claims its term in each beat, a quarter of leaderAliveThreshold.
-//     A follower that hasn't heard it for two beats asks its neighbours, who
-//     from then on pass on what they hear: claims are signed, so they cross
-//     parts that aren't fully connected.
+//     A follower that misses a beat asks it for one, and after two its
+//     neighbours, who from then on pass on what they hear: claims are signed, so
+//     they cross parts that aren't fully connected.
 //   - Who has heard nothing for leaderAliveThreshold and reaches an orderer
 //     stands, in a term above all it knows, better ranked ones a little earlier.
 //     A peer votes for the best candidate it hears of; who hears a leader, or
@@ -29,7 +29,8 @@ import (
 //     of all neighbours that live, or after leaderElectionDuration, it leads.
 //   - Of two claims to lead the higher term wins, and in one term the rank:
 //     reach, height when it stood, PKI-ID. Who hears the worse one answers with
-//     the better, so the worse leader steps down. A new leader is told to all.
+//     the better, so the worse leader steps down. A new leader is told to all, a
+//     few times.
 //   - A leader without an orderer yields, and so does one whose orderer brings
 //     nothing while blocks come from elsewhere. It stands again when an orderer
 //     answers it.
@@ -190,6 +191,8 @@ type machine struct {
 	lacks    time.Time // the leader has no orderer since then; zero: it has one
 	vacant   time.Time // no leader since then
 	standAt  time.Time // and not before
+	retellAt time.Time // of a new leader, to those who may not have heard
+	retellTo time.Time // no longer
 	askAt    time.Time // again
 	beatAt   time.Time // again
 	until    time.Time // the end of our candidacy

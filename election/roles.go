@@ -17,6 +17,13 @@ func (m *machine) follow(now time.Time) {
 		return
 	}
 	silent := now.Sub(m.heard)
+	if !now.Before(m.retellAt) && now.Before(m.retellTo) {
+		m.retellAt = now.Add(m.beat() / 2)
+		m.tellAll(false)
+	}
+	if f := m.fellows[m.top.id]; silent >= m.beat()+m.beat()/2 && silent < m.alive && f != nil && f.here && m.quiet(m.top.id) {
+		m.tell(m.top.id, true) // a beat was lost
+	}
 	switch {
 	case silent >= m.alive:
 		m.top = nil
@@ -73,10 +80,10 @@ func (m *machine) mayStand(now time.Time) bool {
 // who are barred.
 func (m *machine) substitute(now time.Time) bool {
 	least := able
-	if now.Sub(m.barAt) < passTime {
-		least = barred // we were the last
-	}
 	l := m.leads()
+	if now.Sub(m.barAt) < passTime && (l != nil || now.Sub(m.vacant) < 2*m.elect) {
+		least = barred // we were the last, or so each of us thinks
+	}
 	for id, f := range m.fellows {
 		if f.here && f.reach >= least && now.Sub(f.heard) < m.alive && (l == nil || l.id != id) {
 			return true
@@ -257,6 +264,7 @@ func (m *machine) accept(c *claim, from msp.PKIID, now time.Time) {
 	}
 	if before == nil || *before.name() != *c.name() {
 		m.tellAll(false)
+		m.retellAt, m.retellTo = now.Add(m.beat()/2), now.Add(2*m.beat())
 		return
 	}
 	m.pass(from, now)
