@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"google.golang.org/protobuf/proto"
 
 	"grapevine/wire"
 )
@@ -47,7 +48,7 @@ func (a *asking) run(ctx context.Context, s network.Stream) (err error) {
 		_ = s.Close() // all that will be read has been
 	}()
 	defer context.AfterFunc(ctx, func() { s.Reset() })()
-	if err := a.request(s); err != nil {
+	if err := writeRequest(s, &wire.BlocksRequest{First: a.first, Count: a.count, Nonce: a.nonce, WaitMs: uint32(a.wait.Milliseconds())}); err != nil {
 		return err
 	}
 	r := bufio.NewReaderSize(&meter{s: s, moved: a.moved, patience: progressTime + a.wait}, 64<<10)
@@ -63,8 +64,9 @@ func (a *asking) run(ctx context.Context, s network.Stream) (err error) {
 	return a.readEnd(r)
 }
 
-func (a *asking) request(s network.Stream) error {
-	req, err := wire.Marshal(&wire.BlocksRequest{First: a.first, Count: a.count, Nonce: a.nonce, WaitMs: uint32(a.wait.Milliseconds())})
+// writeRequest writes the one request.
+func writeRequest(s network.Stream, m proto.Message) error {
+	req, err := wire.Marshal(m)
 	if err != nil {
 		return fmt.Errorf("encode request: %w", err)
 	}

@@ -22,8 +22,8 @@ type hostile func(s network.Stream, req *wire.BlocksRequest, c *chain)
 // serveWith makes a host answer every request so.
 func serveWith(h host.Host, c *chain, answer hostile) {
 	h.SetStreamHandler(testProtocol, func(s network.Stream) {
-		req, err := readRequest(s)
-		if err != nil {
+		req := new(wire.BlocksRequest)
+		if err := readRequest(s, req); err != nil {
 			s.Reset()
 			return
 		}

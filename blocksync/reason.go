@@ -20,5 +20,6 @@ var (
 	Compressed    = wire.NewReason("blocksync.compressed", wire.Close)      // Y15
 	OverBudget    = wire.NewReason("blocksync.over_budget", wire.Ban)       // Y18
 	BadStatus     = wire.NewReason("blocksync.bad_status", wire.Ban)        // a status frame that says nothing, or contradicts itself
+	BadSnapshot   = wire.NewReason("blocksync.bad_snapshot", wire.Ban)      // Y16: what was sent isn't the snapshot that was asked for, or none
 	Conflict      = wire.NewReason("blocksync.conflict", wire.Ignore)       // two attested headers for one number: evidence, not the sender's fault
 )

@@ -10,6 +10,7 @@ import (
 
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 
 	"grapevine/wire"
 )
@@ -43,8 +44,8 @@ func (s *Sync) serve(stream network.Stream, from peer.ID) error {
 		return fmt.Errorf("request: %w", Busy)
 	}
 	defer q.leave()
-	req, err := readRequest(stream)
-	if err != nil {
+	req := new(wire.BlocksRequest)
+	if err := readRequest(stream, req); err != nil {
 		return err
 	}
 	if err := stream.Scope().ReserveMemory(reserved, network.ReservationPriorityMedium); err != nil {
@@ -68,24 +69,23 @@ func (s *Sync) serve(stream network.Stream, from peer.ID) error {
 }
 
 // readRequest reads the one request.
-func readRequest(stream network.Stream) (*wire.BlocksRequest, error) {
+func readRequest(stream network.Stream, req proto.Message) error {
 	if err := stream.SetReadDeadline(time.Now().Add(requestTime)); err != nil {
-		return nil, fmt.Errorf("set deadline: %w", err)
+		return fmt.Errorf("set deadline: %w", err)
 	}
 	b, err := wire.ReadFrame(stream, wire.MaxRequest)
 	if errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("no request: %w", wire.Truncated)
+		return fmt.Errorf("no request: %w", wire.Truncated)
 	} else if err != nil {
-		return nil, fmt.Errorf("read request: %w", err)
+		return fmt.Errorf("read request: %w", err)
 	}
 	if err := stream.CloseRead(); err != nil {
-		return nil, fmt.Errorf("close reading: %w", err)
+		return fmt.Errorf("close reading: %w", err)
 	}
-	req := new(wire.BlocksRequest)
 	if err := wire.Unmarshal(b, req); err != nil {
-		return nil, fmt.Errorf("request: %w", err)
+		return fmt.Errorf("request: %w", err)
 	}
-	return req, nil
+	return nil
 }
 
 // answer judges a request, and waits for its first block if it asks for that.
@@ -131,7 +131,7 @@ func (s *Sync) await(n uint64, wait time.Duration) bool {
 	}
 }
 
-func writeStatus(stream network.Stream, w *bufio.Writer, status *wire.BlocksStatus) error {
+func writeStatus(stream network.Stream, w *bufio.Writer, status proto.Message) error {
 	b, err := wire.Marshal(status)
 	if err != nil {
 		return fmt.Errorf("encode status: %w", err)
