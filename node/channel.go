@@ -50,6 +50,8 @@ type Channel struct {
 	members *membership.Members
 	elect   *election.Election
 	source  Source
+	cutter  cutter
+	fresh   newcomer
 	sources *sources
 	fronts  []*gates // one for each address of the relay
 	repairs *repairs
@@ -93,6 +95,15 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 	}
 	if err := c.judgeOnwards(); err != nil {
 		return nil, err
+	}
+	c.cutter.ready = make(chan struct{}, 1)
+	c.fresh.bad = map[[32]byte]bool{}
+	var err error
+	if c.fresh.mode, err = n.modeOf(led); err != nil {
+		return nil, fmt.Errorf("reading how to come to what others hold: %w", err)
+	}
+	if every := n.cfg.Snapshots.Every; every > 0 && n.cfg.Judge {
+		led.CutEvery(every, c.cutter.cut)
 	}
 	c.source = c.newSource()
 	c.sources = c.newSources()
@@ -150,6 +161,7 @@ func (c *Channel) rooms() error {
 		c.log.Debug("refused", "reason", r.Code())
 	}
 	c.sync = blocksync.New(c.syncConfig(rules, refused))
+	c.view.Handle(wire.KindSnapshots, c.serveSnapshots)
 	c.view.Handle(wire.KindBlocks, func(s network.Stream) { c.sync.Serve(s, s.Conn().RemotePeer()) })
 	incarnation, err := n.incarnation(c.name)
 	if err != nil {
@@ -233,6 +245,13 @@ func (c *Channel) run(ctx context.Context) error {
 	g.Go(func() error { return c.cast.Run(gctx) })
 	g.Go(func() error { return c.members.Run(gctx) })
 	g.Go(func() error { return c.keepBook(gctx) })
+	if c.bySnapshot() {
+		g.Go(func() error { return c.comeBySnapshot(gctx) })
+		return c.ended(ctx, g.Wait())
+	}
+	g.Go(func() error { return c.scout(gctx) })
+	g.Go(func() error { return c.makeSnapshots(gctx) })
+	g.Go(func() error { return c.pruneOld(gctx) })
 	g.Go(func() error { return c.sync.Run(gctx) })
 	g.Go(func() error { return c.tellProgress(gctx) })
 	g.Go(func() error { return c.elect.Run(gctx, c.lead) })
@@ -241,9 +260,16 @@ func (c *Channel) run(ctx context.Context) error {
 	g.Go(func() error { return c.judgeKept(gctx) })
 	g.Go(func() error { return c.keepWhole(gctx) })
 	g.Go(func() error { return c.forks.await(gctx) })
-	err := c.forks.settle(g.Wait())
+	return c.ended(ctx, c.forks.settle(g.Wait()))
+}
+
+// ended sees to what ended a channel's loops; errReopen is the node's to see to.
+func (c *Channel) ended(ctx context.Context, err error) error {
 	if ctx.Err() != nil && (err == nil || errors.Is(err, ctx.Err())) {
 		return nil
+	}
+	if errors.Is(err, errReopen) {
+		return errReopen
 	}
 	c.mu.Lock()
 	c.halted = err
@@ -254,12 +280,14 @@ func (c *Channel) run(ctx context.Context) error {
 }
 
 func (c *Channel) close() error {
+	c.ledger.CutEvery(0, nil)
+	cut := c.cutter.close()
 	c.node.guard.setJudge(c.name, nil)
 	c.node.metrics.forget(c.name)
 	for _, p := range c.node.host.Network().Peers() {
 		c.node.host.ConnManager().Unprotect(p, "member:"+c.name)
 	}
-	return c.view.Close()
+	return errors.Join(cut, c.view.Close())
 }
 
 // Name is the channel's name.

@@ -105,6 +105,10 @@ type Config struct {
 	Transfer Transfer
 	// Scrubs says how damage to what is kept is looked for.
 	Scrubs Scrubs
+	// Snapshots says which are made, and which are trusted.
+	Snapshots Snapshots
+	// Sync is how a channel that is joined comes to what others hold; "": SyncGenesis.
+	Sync SyncMode
 
 	// Source, if not nil, replaces the client to the ordering service: the
 	// leader asks it for the blocks from a number on.

@@ -181,7 +181,11 @@ func (n *Node) Run(ctx context.Context) error {
 		g.Go(func() error {
 			defer close(c.done)
 			defer cancel()
-			return c.run(ctx)
+			err := c.run(ctx)
+			if errors.Is(err, errReopen) {
+				return n.reopenChannel(c)
+			}
+			return err
 		})
 	}
 	for _, c := range n.channels {
@@ -251,6 +255,14 @@ func (n *Node) Close() error {
 // may be called before and while the node runs. Joining again with the same
 // block changes nothing.
 func (n *Node) Join(ctx context.Context, genesis *common.Block) (*Channel, error) {
+	return n.JoinBy(ctx, genesis, n.cfg.Sync)
+}
+
+// JoinBy is Join, and says how to come to what the others hold; "" is as the
+// configuration says. By a snapshot, the channel is opened again when it stands
+// there: ask [Node.Channel] for it then. A ledger that has more than block 0 goes on
+// from where it is.
+func (n *Node) JoinBy(ctx context.Context, genesis *common.Block, by SyncMode) (*Channel, error) {
 	if genesis.GetHeader().GetNumber() > 0 {
 		return n.joinLater(ctx, genesis)
 	}
@@ -290,6 +302,11 @@ func (n *Node) Join(ctx context.Context, genesis *common.Block) (*Channel, error
 	}
 	if err := sameGenesis(led, v.Hash()); err != nil {
 		return nil, err
+	}
+	if by = cmp.Or(by, n.cfg.Sync); by != "" && by != SyncGenesis && led.Height() == 1 {
+		if err := n.db.PutMeta(syncKey(name), []byte(by)); err != nil {
+			return nil, err
+		}
 	}
 	if err := n.db.PutMeta(leftKey(name), nil); err != nil {
 		return nil, err

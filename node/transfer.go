@@ -48,6 +48,7 @@ func (c *Channel) syncConfig(rules func() *block.Rules, refused func(*wire.Reaso
 	return blocksync.Config{
 		Ledger:    c.ledger,
 		Rules:     rules,
+		Lowest:    c.ledger.Lowest,
 		Committed: c.committed,
 		Retriable: func(err error) bool { return errors.Is(err, ledger.ErrFull) || errors.Is(err, ledger.ErrCorrupt) }, // repair waits for peers
 		Conflict:  func(held, other *block.Checked) { c.forks.compare(held.Block(), other.Block()) },
