@@ -235,6 +235,15 @@ func (d *DB) enthrone(number uint32, r Restoration, carry []byte) (*Ledger, erro
 	if err := b.Delete(restoringKey(number), nil); err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
+	c := charter{record: rec.whole(), name: m.Channel, genesis: r.Blocks[0].Bytes()}
+	for _, v := range r.Blocks[1:] {
+		if v.Number() == m.Config {
+			c.config = v.Bytes()
+		}
+	}
+	if err := d.aside(func() error { return d.keepCharter(c) }); err != nil { // Open removes it where there is no such channel
+		return nil, errors.Join(err, b.Close())
+	}
 	old, err := d.Channel(m.Channel)
 	if err == nil {
 		let, err := old.appending.take(d)
@@ -246,7 +255,7 @@ func (d *DB) enthrone(number uint32, r Restoration, carry []byte) (*Ledger, erro
 			return nil, errors.Join(err, b.Close())
 		}
 	}
-	return l, d.commitAll(b, func() {
+	err = d.commitAll(b, func() {
 		l.settle(at)
 		if old != nil {
 			d.witness.see(old.record.number, 0)
@@ -259,6 +268,13 @@ func (d *DB) enthrone(number uint32, r Restoration, carry []byte) (*Ledger, erro
 			l.sub.end(fmt.Errorf("channel %s: %w", m.Channel, ErrClosed))
 		}
 	})
+	if err == nil && old != nil {
+		name := d.gate.PathJoin(d.folder.dir, charterName(old.record.number))
+		if err := d.aside(func() error { return d.gate.Remove(name) }); err != nil && !isNotExist(err) {
+			d.log.Warnf("channel %s: the charter of what it was before stays: %v", m.Channel, err)
+		}
+	}
+	return l, err
 }
 
 // depose drops a ledger, whose appending is held, in the batch that puts another in

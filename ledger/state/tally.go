@@ -5,7 +5,7 @@ package state
 type Tally struct{ sum Sum }
 
 // Add puts an entry in; each key comes once.
-func (t *Tally) Add(k Key, e *Entry) { t.sum.add(k, e) }
+func (t *Tally) Add(k Key, e *Entry) { t.sum.Add(k, e) }
 
 // Join adds what another tally counted.
 func (t *Tally) Join(o *Tally) {
