@@ -15,7 +15,7 @@ import (
 // joinLater joins a channel by a later configuration block, which who hands it
 // over is trusted for as for block 0: the orderers that it names are asked for
 // block 0, and for the headers that link the one to the other.
-func (n *Node) joinLater(ctx context.Context, b *common.Block) (*Channel, error) {
+func (n *Node) joinLater(ctx context.Context, b *common.Block, by SyncMode) (*Channel, error) {
 	if !block.IsConfig(b) {
 		return nil, fmt.Errorf("block %d to join by is no configuration: %w", b.Header.Number, block.BadConfig)
 	}
@@ -44,5 +44,5 @@ func (n *Node) joinLater(ctx context.Context, b *common.Block) (*Channel, error)
 	if err != nil {
 		return nil, fmt.Errorf("asking the orderers for block 0 of channel %s, which joining by block %d needs: %w", conf.Channel(), b.Header.Number, err)
 	}
-	return n.Join(ctx, genesis)
+	return n.JoinBy(ctx, genesis, by)
 }

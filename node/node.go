@@ -264,7 +264,7 @@ func (n *Node) Join(ctx context.Context, genesis *common.Block) (*Channel, error
 // from where it is.
 func (n *Node) JoinBy(ctx context.Context, genesis *common.Block, by SyncMode) (*Channel, error) {
 	if genesis.GetHeader().GetNumber() > 0 {
-		return n.joinLater(ctx, genesis)
+		return n.joinLater(ctx, genesis, by)
 	}
 	raw, err := proto.Marshal(genesis)
 	if err != nil {
