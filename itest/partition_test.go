@@ -46,6 +46,8 @@ func (s *sim) whole() bool {
 // neither bootstrap nor anchor peers.
 func TestSimLongPartition(t *testing.T) {
 	long := figures.Long()
+	var r figures.Records
+	defer func() { figures.Save(t, "partition", r) }()
 	for _, k := range []struct {
 		name  string
 		cut   func(a, b int) bool
@@ -96,6 +98,8 @@ func TestSimLongPartition(t *testing.T) {
 					s.until("all see all", s.whole)
 					took := time.Since(began)
 					t.Logf("of those cut apart %d were seen alive; whole again after %v", apart, took)
+					r.Add("partition.healed", map[string]any{"nodes": len(s.Peers), "kind": k.name, "anchors": anchored, "minutes": 10},
+						"ms until everybody sees everybody", figures.Millis(took))
 					require.LessOrEqual(t, took, 10*time.Second)
 				})
 			})

@@ -38,7 +38,7 @@ import (
 const (
 	fewPings      = 1           // a period, where each is pinged once by somebody
 	morePings     = 3           // where that is left to chance
-	slowPings     = 5           // half periods without a ping: the turns don't fit
+	slowPings     = 7           // quarters of a period without a ping: the turns don't fit
 	hurry         = time.Minute // for which then more are pinged
 	helpers       = 3           // who are connected to the subject, as it can be expected
 	mostHelpers   = 12
@@ -131,8 +131,6 @@ type subject struct {
 	accused   time.Time     // since when
 	rtt       time.Duration // smoothed; 0: unknown
 	heard     time.Time
-	pinged    time.Time     // us, last; zero: not, or it has been looked at since
-	rhythm    time.Duration // between its last two pings of us; 0: unknown
 }
 
 // probe is one look at a subject, until it answers or is dead.
@@ -180,7 +178,7 @@ type detector struct {
 	apart        int                 // of them, not connected
 	nonce        uint64
 	health       int           // 0 is well
-	rtt          time.Duration // smoothed over all: it says how much the network loses
+	rtt          time.Duration // smoothed over all: it says how much the network loses; who is new is patient
 	errands      map[uint64]errand
 	quotas       map[msp.PKIID]*quota
 	refuted      time.Time
@@ -193,7 +191,7 @@ type detector struct {
 
 func newDetector(self msp.PKIID, period, suspicion time.Duration, seed uint64) *detector {
 	d := &detector{
-		period: period, suspicion: suspicion, shortest: period * 3 / 20, rtt: period / 12, self: self, seed: seed,
+		period: period, suspicion: suspicion, shortest: period * 3 / 20, rtt: period / 4, self: self, seed: seed,
 		all: make(map[msp.PKIID]*subject), probes: make(map[uint64]*subject), errands: make(map[uint64]errand), quotas: make(map[msp.PKIID]*quota),
 	}
 	d.phase = time.Duration(d.random() % uint64(period/morePings))

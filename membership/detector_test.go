@@ -7,6 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"grapevine/itest/figures"
 	"grapevine/msp"
 )
 
@@ -283,6 +284,33 @@ func TestStandstill(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Clocks that are far apart spoil the turns of pings: it is noticed, and more
+// are pinged.
+func TestClocksApart(t *testing.T) {
+	s := newSimulator(11, 50, 64)
+	for _, p := range s.peers {
+		p.skew = time.Duration(s.rng.Int64N(int64(skew)))
+	}
+	s.run(2 * time.Minute)
+	hurried := 0
+	for _, p := range s.peers {
+		if s.now.Add(p.skew).Before(p.d.hurried) {
+			hurried++
+		}
+	}
+	require.Greater(t, hurried, 10)
+	var all []time.Duration
+	for i := range 10 {
+		s.crash(5 * i)
+		s.run(15 * time.Second)
+		all = append(all, s.died...)
+		s.part(5 * i)
+	}
+	require.Len(t, all, 10*49-45)
+	require.LessOrEqual(t, figures.At(figures.Sorted(all), .99), 4*time.Second)
+	require.Zero(t, s.falseDeaths)
 }
 
 // A member that accuses everybody, all the time, changes nobody's view, and

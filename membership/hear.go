@@ -17,12 +17,6 @@ func (d *detector) hear(from msp.PKIID, s *subject, w say, now time.Time) {
 	}
 	if w.ping != 0 && w.target == nil {
 		d.pinged = now
-		if s != nil {
-			if !s.pinged.IsZero() {
-				s.rhythm = now.Sub(s.pinged)
-			}
-			s.pinged = now
-		}
 		d.send(from, say{ack: w.ping})
 	} else if w.ping != 0 {
 		d.send(from, say{nack: w.ping})

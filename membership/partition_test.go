@@ -12,7 +12,7 @@ import (
 )
 
 // meeting lets connections break and be made anew, as nodes do: one that is cut
-// breaks when it has been silent for half a minute to a minute, and whom to dial
+// breaks when it has been silent for a minute and its last question for ten seconds, and whom to dial
 // then is for each peer's Circle to say.
 func (s *simulator) meeting() {
 	for _, p := range s.peers {
@@ -28,7 +28,7 @@ func (s *simulator) divide(cut func(from, to int) bool) {
 	for i, p := range s.peers {
 		for _, j := range p.here {
 			if j < i && (cut(i, j) || cut(j, i)) {
-				s.push(simEvent{at: s.clock + 30_000 + s.rng.IntN(30_000), then: func() { s.disconnect(i, j) }})
+				s.push(simEvent{at: s.clock + 60_000 + s.rng.IntN(10_000), then: func() { s.disconnect(i, j) }})
 			}
 		}
 	}
@@ -147,6 +147,7 @@ func (s *simulator) wholly() bool {
 // When it ends everybody sees everybody within ten seconds, without bootstrap or
 // anchor peers: by those they know.
 func TestSimPartition(t *testing.T) {
+	m := newMeasured(t, "partition")
 	for _, n := range []int{12, 200} {
 		for name, cut := range map[string]func(a, b int) bool{
 			"halves":  func(a, b int) bool { return a%2 != b%2 },
@@ -199,6 +200,11 @@ func TestSimPartition(t *testing.T) {
 						require.LessOrEqual(t, s.clock-began, 10_000)
 					}
 					t.Logf("of those cut apart %d were seen alive, %d not; whole again after %d ms", known, wrong, s.clock-began)
+					m.note(func(r *figures.Records) {
+						p := map[string]any{"peers": n, "kind": name, "loss": loss, "minutes": 10}
+						r.Add("membership.partition.healed", p, "ms until everybody sees everybody", float64(s.clock-began))
+						r.Add("membership.partition.unseen", p, "of the pairs cut apart, those that don't see each other alive", float64(wrong))
+					})
 				})
 			}
 		}

@@ -14,8 +14,17 @@ import (
 )
 
 // TestSimPlantedBugs breaks the code in one place at a time, and asks whether
-// the tests notice: a checker that doesn't is none.
+// the tests notice: a checker that doesn't is none. It alone:
+//
+//	go run ./itest/runsim -only membership -run TestSimPlantedBugs
 func TestSimPlantedBugs(t *testing.T) {
+	m, planted, caught := newMeasured(t, "planted"), 0, 0
+	defer func() {
+		m.note(func(r *figures.Records) {
+			r.Add("membership.planted", nil, "bugs", float64(planted))
+			r.Add("membership.planted.caught", nil, "bugs", float64(caught))
+		})
+	}()
 	if !figures.Long() {
 		t.Skip("it builds the package many times: make sim")
 	}
@@ -31,9 +40,11 @@ func TestSimPlantedBugs(t *testing.T) {
 		{"29 death without time to refute", "probe.go", "now.Sub(s.suspected) >= due", "true", "TestDetectorSteps"},
 		{"30 no indirect pings", "probe.go", "d.send(h.id, say{ping: p.nonce, target: &s.id})", "_ = h", "TestSimPartition"},
 		{"31 a standstill counts", "detector.go", "s.suspected = s.suspected.Add(gap)", "s.suspected = s.suspected.Add(0)\n\t\t\ts.probe.began = s.probe.began.Add(0)", "TestStandstill|TestDetectorSteps"},
+		{"33 turns that miss aren't noticed", "probe.go", "now.Sub(d.pinged) > slowPings*d.period/4", "false", "TestClocksApart"},
 		{"32 what is old is refuted", "hear.go", "if a.number.less(d.number) {\n\t\treturn\n\t}\n\tif now.Sub(d.firstAccused)", "if now.Sub(d.firstAccused)", "TestDetectorSteps"},
 	} {
 		t.Run(k.name, func(t *testing.T) {
+			planted++
 			dir := t.TempDir()
 			here, err := os.Getwd()
 			require.NoError(t, err)
@@ -50,6 +61,7 @@ func TestSimPlantedBugs(t *testing.T) {
 			out, err := c.CombinedOutput()
 			require.Error(t, err, "not noticed: %s", k.name)
 			require.NotContains(t, string(out), "build failed", "%s", out)
+			caught++
 		})
 	}
 }

@@ -15,17 +15,18 @@ import (
 // a fraction of a turn ping different ones at a time, so that each is pinged by
 // somebody in every turn, rather than now by several and now by none. Then one
 // ping a turn is enough. Others come out as if they chose at random, and need
-// more: where living members aren't connected, and where nobody has pinged us
-// for long, which says that clocks or connections differ, or that much is lost.
+// more: where living members aren't connected, where one is connected that only
+// its organisation knows, and where nobody has pinged us for long, which says
+// that clocks or connections differ, or that much is lost.
 func (d *detector) ping(now time.Time) {
 	if len(d.here) == 0 {
 		return
 	}
-	if now.Sub(d.pinged) > slowPings*d.period/2 {
+	if now.Sub(d.pinged) > slowPings*d.period/4 {
 		d.pinged, d.hurried = now, now.Add(hurry)
 	}
 	each := d.period / fewPings
-	if d.apart > 0 || now.Before(d.hurried) {
+	if d.apart > 0 || now.Before(d.hurried) || slices.ContainsFunc(d.here, func(s *subject) bool { return s.hidden }) {
 		each = d.period / morePings
 	}
 	clock := now.Add(d.phase).UnixNano()
@@ -39,18 +40,6 @@ func (d *detector) ping(now time.Time) {
 	if s := d.here[(int64(d.place(d.self))+turn%all)%all]; s.probe == nil {
 		d.look(s, now)
 	}
-	for _, s := range d.here {
-		if s.missed(d.period, now) {
-			s.pinged = time.Time{}
-			d.look(s, now)
-		}
-	}
-}
-
-// missed says whether s used to ping us more often than this. Who has few
-// connections pings each of them often, and may not be seen by others.
-func (s *subject) missed(period time.Duration, now time.Time) bool {
-	return s.probe == nil && s.rhythm > 0 && !s.pinged.IsZero() && now.Sub(s.pinged) > 2*s.rhythm+period/2
 }
 
 // look begins a probe of s.
@@ -182,12 +171,16 @@ func (d *detector) timeout(accusers int) time.Duration {
 
 // wait is how long one step waits for an answer.
 func (d *detector) wait(s *subject) time.Duration {
-	return max(d.shortest, 3*max(s.rtt, d.rtt)) * time.Duration(1+d.health)
+	return (max(d.shortest, 3*max(s.rtt, d.rtt)) + d.period/20) * time.Duration(1+d.health)
 }
 
-// lossy is 1 if answers take so long that words must often be lost.
+// lossy is 1 if answers take so long that words must often be lost, 2 if very
+// often.
 func (d *detector) lossy() int {
-	if d.rtt > d.period/6 {
+	switch {
+	case d.rtt > d.period/4:
+		return 2
+	case d.rtt > d.period/6:
 		return 1
 	}
 	return 0

@@ -2,6 +2,8 @@ package membership
 
 import (
 	"fmt"
+	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -10,26 +12,48 @@ import (
 	"grapevine/itest/figures"
 )
 
+// measured gathers what the parallel cells of one simulation measure, and saves
+// it when all have ended.
+type measured struct {
+	mu  sync.Mutex
+	all figures.Records // guarded by mu
+}
+
+func newMeasured(t *testing.T, name string) *measured {
+	m := new(measured)
+	t.Cleanup(func() { figures.Save(t, "membership."+name, m.all) })
+	return m
+}
+
+func (m *measured) note(f func(r *figures.Records)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(&m.all)
+}
+
+// sizes are how many peers the simulations have, the large ones only in full.
+func sizes() []int {
+	if figures.Long() {
+		return []int{1000, 200, 50, 10} // so that the longest begin first
+	}
+	return []int{50, 10}
+}
+
 // TestSimCrash: from a crash that nothing tells of (no connection breaks) to
 // dead at the others.
 func TestSimCrash(t *testing.T) {
+	m := newMeasured(t, "crash")
 	crashes := 4
 	if figures.Long() {
 		crashes = 60
 	}
-	for _, n := range []int{10, 50, 200, 1000} {
+	for _, n := range sizes() {
 		for _, loss := range []float64{0, .1, .3} {
-			if n >= 200 && !figures.Long() {
-				continue
-			}
 			t.Run(fmt.Sprintf("%d peers, %.0f%% loss", n, 100*loss), func(t *testing.T) {
+				t.Parallel()
 				var all []time.Duration
 				wrong := 0
-				each := max(1, n/10) // one after the other, in one network
-				if n >= 200 {
-					each = 20
-				}
-				each = min(each, crashes)
+				each := min(20, max(1, n/10), crashes) // one after the other, in one network
 				for k := 0; k < crashes; k += each {
 					s := newSimulator(uint64(k+1), n, mostPeers)
 					s.loss = loss
@@ -46,8 +70,14 @@ func TestSimCrash(t *testing.T) {
 					}
 					wrong += s.falseDeaths
 				}
-				p50, p99, most := quantile(all, .5), quantile(all, .99), quantile(all, 1)
-				t.Logf("crash to dead at %d others: p50 %v p99 %v max %v; %d false deaths", len(all), p50.Round(time.Millisecond), p99.Round(time.Millisecond), most.Round(time.Millisecond), wrong)
+				sorted := figures.Sorted(all)
+				p99 := figures.At(sorted, .99)
+				t.Logf("crash to dead at %d others: p50 %v p99 %v max %v; %d false deaths", len(all), figures.At(sorted, .5), p99, figures.At(sorted, 1), wrong)
+				m.note(func(r *figures.Records) {
+					p := map[string]any{"peers": n, "loss": loss, "crashes": crashes}
+					r.Spread("membership.crash_to_dead", p, all)
+					r.Add("membership.crash_to_dead.false", p, "deaths of peers that ran", float64(wrong))
+				})
 				if loss == 0 {
 					require.LessOrEqual(t, p99, 4*time.Second)
 				}
@@ -58,24 +88,40 @@ func TestSimCrash(t *testing.T) {
 
 // TestSimFalseDeaths counts turns to dead of a peer that runs, at any other.
 func TestSimFalseDeaths(t *testing.T) {
-	for _, n := range []int{10, 50, 200, 1000} {
-		peerHours := 5.0
-		if figures.Long() {
-			peerHours = 1000
-		}
-		if n == 1000 {
-			peerHours /= 10 // a soak's work
-		}
-		if n >= 200 && !figures.Long() {
-			continue
-		}
-		for _, k := range []struct{ loss, most float64 }{{0, 0}, {.1, 1e-4}, {.3, 1e-2}} {
+	peerHours := 5.0
+	if figures.Long() {
+		peerHours = 1000
+	}
+	falseDeaths(t, "false_deaths", peerHours)
+}
+
+// TestSoakFalseDeaths does so for ten times as long.
+func TestSoakFalseDeaths(t *testing.T) {
+	if os.Getenv("GRAPEVINE_SOAK") == "" {
+		t.Skip("it takes an hour and more: make soak")
+	}
+	falseDeaths(t, "false_deaths.soak", 10_000)
+}
+
+func falseDeaths(t *testing.T, name string, peerHours float64) {
+	m := newMeasured(t, name)
+	for _, n := range sizes() {
+		for _, k := range []struct{ loss, most float64 }{{.3, 1e-2}, {.1, 1e-4}, {0, 0}} {
 			t.Run(fmt.Sprintf("%d peers, %.0f%% loss", n, 100*k.loss), func(t *testing.T) {
+				t.Parallel()
 				s := newSimulator(7, n, mostPeers)
 				s.loss = k.loss
 				s.run(time.Duration(peerHours / float64(n) * float64(time.Hour)))
+				perHour := func(n int) float64 { return float64(n) / peerHours }
 				t.Logf("%.0f peer-hours: %d false deaths, %d suspicions (%.2g a peer-hour), %d refutations, %.1f words a second and peer",
-					peerHours, s.falseDeaths, s.suspicions, float64(s.suspicions)/peerHours, s.refutations, float64(s.words)/peerHours/3600)
+					peerHours, s.falseDeaths, s.suspicions, perHour(s.suspicions), s.refutations, perHour(s.words)/3600)
+				m.note(func(r *figures.Records) {
+					p := map[string]any{"peers": n, "loss": k.loss, "peer_hours": peerHours}
+					r.Add("membership.false_deaths", p, "in all", float64(s.falseDeaths))
+					r.Add("membership.false_suspicions", p, "per peer-hour", perHour(s.suspicions))
+					r.Add("membership.refutations", p, "per peer-hour", perHour(s.refutations))
+					r.Add("membership.words", p, "pings, answers and accusations per second and peer", perHour(s.words)/3600)
+				})
 				require.LessOrEqual(t, float64(s.falseDeaths), k.most*peerHours)
 			})
 		}

@@ -53,6 +53,7 @@ type simPeer struct {
 	end  int // when it went
 	here []int
 	mesh []int
+	told []number      // by member: the newest that was heard, as the detector knows
 	out  []*simLink    // by receiver
 	skew time.Duration // of its clock
 	tick int           // when its detector ticks next
@@ -101,6 +102,7 @@ func newSimulator(seed uint64, n, degree int) *simulator {
 		p := &simPeer{
 			i: i, d: newDetector(simID(i), time.Second, 3*time.Second, seed*1_000_003+uint64(i)),
 			out:  make([]*simLink, n),
+			told: make([]number, n),
 			skew: time.Duration(s.rng.Int64N(int64(simSkew))),
 		}
 		s.peers = append(s.peers, p)
@@ -109,7 +111,8 @@ func newSimulator(seed uint64, n, degree int) *simulator {
 		p.d.step(event{kind: themselves, number: number{1, 1}}, s.now)
 		for j := range n {
 			if j != i {
-				p.d.step(event{kind: learn, id: simID(j), number: number{1, 1}}, s.now)
+				p.told[j] = number{1, 1}
+				p.d.step(event{kind: learn, id: simID(j), number: p.told[j]}, s.now)
 			}
 		}
 	}
@@ -232,9 +235,10 @@ func (s *simulator) refute(p *simPeer) {
 
 // hear takes in an alive message, and passes it on if it's news.
 func (s *simulator) hear(p *simPeer, about int, n number, from int) {
-	if about == p.i || !p.d.all[simID(about)].number.less(n) {
+	if about == p.i || !p.told[about].less(n) {
 		return
 	}
+	p.told[about] = n
 	s.checks++
 	s.step(p, event{kind: learn, id: simID(about), number: n})
 	for _, j := range p.mesh {
@@ -338,9 +342,4 @@ func (s *simulator) part(i int) {
 		p := s.peers[j]
 		s.step(p, event{kind: lose, id: simID(i)})
 	}
-}
-
-func quantile(d []time.Duration, q float64) time.Duration {
-	slices.Sort(d)
-	return d[min(len(d)-1, int(math.Ceil(q*float64(len(d))))-1)]
 }

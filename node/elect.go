@@ -113,9 +113,10 @@ func (c *Channel) turnedTo(e election.Change) {
 
 // countLeaderless adds the time since the last count.
 func (c *Channel) countLeaderless() {
-	d := c.elect.State().Leaderless
-	c.node.metrics.without(c.name, d-c.leaderless)
-	c.leaderless = d
+	if d := c.elect.State().Leaderless; d > c.leaderless { // what it tells of the present vacancy may be a little less than the last time
+		c.node.metrics.without(c.name, d-c.leaderless)
+		c.leaderless = d
+	}
 }
 
 // MemberName names a member for people: by its certificate, or, if it isn't
