@@ -37,7 +37,7 @@ fuzz: ## every fuzz target for FUZZTIME each; fails if one made no executions
 sim: ## whole networks in virtual time: dissemination, partitions, deaths, elections, catch-up; writes build/sim.json
 	$(GO) run ./itest/runsim -o build/sim.json
 
-soak: ## longer simulations, crash loops, orderers killed under load, every byte of the recorded chains flipped; SOAK=10m for each loop
+soak: ## longer simulations, crash loops, orderers and leaders killed, suspended and cut off under load, every byte of the recorded chains flipped; SOAK=10m for each loop
 	GRAPEVINE_SOAK=$(SOAK) $(GO) test -count=1 -timeout 170m -run 'Soak|BitFlips' -v ./ledger ./channel ./itest ./cmd/grapevine
 
 bench: ## dissemination, ledger and range pull beside their bare counterparts, meeting and idling; writes build/bench.json

@@ -20,11 +20,17 @@ import (
 // the others it is a leader who does.
 type tap struct {
 	source
-	drip atomic.Int64 // nanoseconds for each block; below 0: none comes
+	drip  atomic.Int64  // nanoseconds for each block; below 0: none comes
+	open  atomic.Int32  // streams
+	most  atomic.Int32  // at once
+	began atomic.Uint64 // the block that the last stream began with
 }
 
 func (t *tap) Blocks(ctx context.Context, from uint64) iter.Seq2[*common.Block, error] {
 	return func(yield func(*common.Block, error) bool) {
+		t.began.Store(from)
+		t.most.Store(max(t.most.Load(), t.open.Add(1)))
+		defer t.open.Add(-1)
 		for b, err := range t.source.Blocks(ctx, from) {
 			switch d := time.Duration(t.drip.Load()); {
 			case d < 0:
@@ -86,6 +92,13 @@ func TestLeaderIsOvertaken(t *testing.T) {
 				s.settle()
 				require.NotContains(t, leaders(), bad)
 				require.Len(t, leaders(), 1)
+				good := taps[leaders()[0]]
+				require.GreaterOrEqual(t, good.began.Load(), first, "its stream began at its ledger's height")
+				require.EqualValues(t, 1, good.open.Load())
+				for i, p := range taps {
+					require.LessOrEqual(t, p.most.Load(), int32(1), "two streams of one peer")
+					require.Equal(t, p == good, p.open.Load() == 1, "peer %d: who leads no more has ended its stream", i)
+				}
 				delays := figures.Sorted(s.delays(first))
 				t.Logf("blocks lacked %v at most, half of them %v", delays[len(delays)-1], delays[len(delays)/2])
 				// T23: a gap of at most 6 s.

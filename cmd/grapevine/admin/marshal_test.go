@@ -21,7 +21,7 @@ var objects = []any{
 	&Status{Problems: []Problem{{}}, Channels: []StatusChannel{{}}, Certificates: []Certificate{{}}},
 	&PeerList{Items: []Peer{{}}}, &ChannelList{Items: []ChannelItem{{}}},
 	&ChannelInfo{Orgs: []ChannelOrg{{}}, Orderers: []ChannelOrderer{{}}},
-	&ChannelLeaderList{Items: []ChannelLeader{{}}}, &ChannelMemberList{Items: []ChannelMember{{}}},
+	&ChannelLeaderList{Items: []ChannelLeader{{}}}, &LeaderState{}, &LeaderHistory{Items: []LeaderChange{{}}}, &LeaderYield{}, &ChannelMemberList{Items: []ChannelMember{{}}},
 	&Block{Txs: []Tx{{}}, Signatures: []Signature{{}}}, &BlockVerification{Failures: []BlockFailure{{}}},
 	&StateEntry{}, &StateHash{}, &StateHistory{Items: []StateChange{{}}}, &ConfigCheck{Findings: []Finding{{}}}, &ConfigValueList{Items: []ConfigValue{{}}}, &ConfigKey{},
 	&PeerInfo{Memberships: []PeerMembership{{Streams: []PeerStream{{}}}}, Connections: []PeerConnection{{}}}, &PeerPing{}, &PeerAction{},
