@@ -163,15 +163,27 @@ func (s *Swarm) Await(ctx context.Context, height uint64) error {
 	return nil
 }
 
-// Same returns an error unless every running node's tip is the chain's.
+// Same returns an error unless every running node's tip is the chain's, and all that
+// judge transactions are in one world state.
 func (s *Swarm) Same() error {
 	want := s.World.Tip()
+	var first *Peer
 	for _, p := range s.Peers {
 		if p.Node == nil {
 			continue
 		}
 		if got := p.Channel.Ledger().Tip(); got != want {
 			return fmt.Errorf("%s ends at %d %x, the chain at %d %x", p.Name, got.Height, got.Hash, want.Height, want.Hash)
+		}
+		state := p.Channel.Ledger().State()
+		if state.Height == 0 {
+			continue
+		}
+		if first == nil {
+			first = p
+		}
+		if other := first.Channel.Ledger().State(); state.Height == other.Height && state.Hash != other.Hash {
+			return fmt.Errorf("%s is in world state %x at height %d, %s in %x", p.Name, state.Hash, state.Height, first.Name, other.Hash)
 		}
 	}
 	return nil

@@ -70,7 +70,7 @@ func parse(tag [32]byte, loopback bool, s *wire.SignedAlive) (*claim, error) {
 	if [32]byte(a.Tag) != tag {
 		return nil, fmt.Errorf("alive: %w", WrongChannel)
 	}
-	if len(a.Certificate) != 32 || len(a.Role) > maxName || len(a.Version) > maxName || len(a.Internal) > 0 && !a.Own {
+	if len(a.Certificate) != 32 || len(a.Role) > maxName || len(a.Version) > maxName || len(a.Internal) > 0 && !a.Own || badState(a.StateHeight, a.StateHash) {
 		return nil, fmt.Errorf("alive: %w", Malformed)
 	}
 	lead, err := readLead(a.Lead)

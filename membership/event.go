@@ -18,6 +18,8 @@ const (
 	Cloned                // two live hosts speak in its name
 	Refuted               // we were accused, and say anew that we live
 	Lost                  // this listener was too slow: some events are missing, look at the list
+	Diverged              // its world state isn't that of most organisations
+	Agreed                // its world state is again, or is ours
 )
 
 // A Kind of event.
@@ -25,7 +27,7 @@ type Kind int
 
 // String returns the kind's name in lower case.
 func (k Kind) String() string {
-	return [...]string{"joined", "suspected", "recovered", "died", "left", "expelled", "cloned", "refuted", "lost"}[k]
+	return [...]string{"joined", "suspected", "recovered", "died", "left", "expelled", "cloned", "refuted", "lost", "diverged", "agreed"}[k]
 }
 
 // An Event is something that happened to a member, which is as it was after.

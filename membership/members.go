@@ -66,6 +66,12 @@ type Config struct {
 	// Tip returns how many blocks are held, durably, and the header hash of the
 	// last. Both at once: the message signs them as a pair.
 	Tip func() (height uint64, hash [32]byte)
+	// State returns how many blocks are judged, durably, and the hash of the world
+	// state behind them; 0: there is none. It MUST NOT block. May be nil.
+	State func() (height uint64, hash [32]byte)
+	// OnState is told what a member says of its world state. It MUST NOT block nor
+	// call back. May be nil.
+	OnState func(id msp.PKIID, mspID string, height uint64, hash [32]byte)
 	// Lead is our part in pulling blocks, which everybody is told; when it changes
 	// it is told soon. It MUST NOT block. May be nil.
 	Lead func() *wire.Lead

@@ -210,6 +210,7 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 		m.notify(Event{Kind: Joined, Member: e.member})
 		fallthrough
 	default:
+		m.stated(c.id, c.MspId, c.StateHeight, c.StateHash)
 		m.step(event{kind: learn, id: c.id, number: n, org: c.MspId, hidden: len(c.wide) == 0}, now)
 		if p, ok := m.hosts[c.id]; ok && m.talks[p] != nil {
 			m.step(event{kind: meet, id: c.id}, now)

@@ -132,6 +132,7 @@ func (m *Members) sign(now time.Time, own, left bool) error {
 		Height: me.Height, TipHash: me.TipHash[:], Endpoint: m.at.wide,
 		Certificate: sum[:], Left: left, Role: m.c.Role, Version: m.c.Version, Lead: lead,
 	}
+	a.StateHeight, a.StateHash = m.state()
 	if len(m.at.wide) > 0 {
 		m.stats.Signed++
 		if m.wide, err = sign(a, m.c.Self, nil); err != nil {

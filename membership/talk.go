@@ -34,6 +34,7 @@ type talk struct {
 	id     msp.PKIID
 	mspID  string
 	height uint64 // told
+	state  uint64 // height of the state, told
 	heard  uint64 // that it told
 	digest uint64 // told
 	// When the views were compared last, and for how long not to do it again
@@ -147,6 +148,7 @@ func (m *Members) Hear(from peer.ID, w *wire.Word) error {
 	m.step(event{kind: spoken, id: t.id, say: said}, now)
 	m.echoed(from, w.Ack)
 	m.tall(t, w)
+	m.stated(t.id, t.mspID, w.StateHeight, w.StateHash)
 	m.answer(t, w, now)
 	if w.Digest == 0 {
 		return nil
@@ -165,7 +167,7 @@ func (m *Members) Hear(from peer.ID, w *wire.Word) error {
 func readSay(w *wire.Word) (say, error) {
 	s := say{ping: w.Ping, ack: w.Ack, nack: w.Nack}
 	bad := len(w.Accused) > maxAccused || len(w.Alive) > maxAlives || len(w.Want) > maxWant || len(w.Have)%entrySize != 0 ||
-		len(w.Target) != 0 && len(w.Target) != 32 || len(w.TipHash) != 0 && len(w.TipHash) != 32
+		len(w.Target) != 0 && len(w.Target) != 32 || len(w.TipHash) != 0 && len(w.TipHash) != 32 || badState(w.StateHeight, w.StateHash)
 	for _, b := range w.Want {
 		bad = bad || len(b) != 32
 	}
@@ -432,6 +434,7 @@ func (m *Members) send(t *talk, w *wire.Word) {
 		t.height = h
 		w.Height, w.TipHash = h, hash[:]
 	}
+	m.stateNews(t, w)
 	if w.Ping != 0 || w.Ack != 0 || len(w.Alive) > 0 {
 		w.Incarnation, w.Sequence = m.incarnation, 2*m.round
 		w.Digest = m.digest(t.mspID)

@@ -55,6 +55,7 @@ type Channel struct {
 	sources *sources
 	fronts  []*gates // one for each address of the relay
 	repairs *repairs
+	concord *concord
 	pulled  atomic.Uint64 // number of the block that the present pull brings next
 	deaf    atomic.Int32  // orderers, in a row, that didn't answer beside it
 
@@ -83,7 +84,7 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 	c := &Channel{
 		node: n, name: led.Name(), ledger: led, log: n.log.With("channel", led.Name()),
 		turned: newTurn(), done: make(chan struct{}), admitted: map[peer.ID]admission{},
-		book: map[peer.ID]contact{}, repairs: newRepairs(),
+		book: map[peer.ID]contact{}, repairs: newRepairs(), concord: newConcord(n.cfg.Signer.Identity().MSPID()),
 	}
 	if err := c.configure(); err != nil {
 		return nil, err
@@ -171,7 +172,8 @@ func (c *Channel) rooms() error {
 		Self: n.cfg.Signer, Chain: n.cfg.Chain, Tag: c.tag, PeerID: n.host.ID(),
 		Endpoint: n.cfg.ExternalEndpoint, Internal: n.internal, Loopback: n.loopback(), Role: n.cfg.Role, Version: n.cfg.Version,
 		Incarnation: incarnation, Period: n.cfg.Alive, Suspicion: n.cfg.Suspicion, Expiry: n.cfg.AliveExpiry,
-		Tip:  func() (uint64, [32]byte) { t := c.ledger.Tip(); return t.Height, t.Hash },
+		Tip:   func() (uint64, [32]byte) { t := c.ledger.Tip(); return t.Height, t.Hash },
+		State: c.ownState, OnState: c.stated,
 		Lead: c.tellsLead,
 		Open: func(ctx context.Context, p peer.ID) (network.Stream, error) {
 			return c.view.Stream(network.WithNoDial(ctx, "members are met by the node"), p, wire.KindMembers)
@@ -259,6 +261,7 @@ func (c *Channel) run(ctx context.Context) error {
 	g.Go(func() error { return c.watchFronts(gctx) })
 	g.Go(func() error { return c.judgeKept(gctx) })
 	g.Go(func() error { return c.keepWhole(gctx) })
+	g.Go(func() error { return c.agree(gctx) })
 	g.Go(func() error { return c.forks.await(gctx) })
 	return c.ended(ctx, c.forks.settle(g.Wait()))
 }
@@ -341,6 +344,7 @@ func (c *Channel) committed(bs []block.Verified) error {
 		}
 	}
 	c.node.metrics.at(c.name, bs[len(bs)-1].Number()+1)
+	c.concord.nudge()
 	c.members.Grown()
 	return nil
 }
@@ -444,6 +448,7 @@ func (c *Channel) changed(e membership.Event) {
 	c.node.metrics.member(c.name, e)
 	c.node.meet.stir()
 	c.electorate(e)
+	c.unstated(e)
 	level := slog.LevelInfo
 	switch e.Kind {
 	case membership.Suspected, membership.Recovered, membership.Refuted:

@@ -391,20 +391,22 @@ type Alive struct {
 	Tag           []byte                 `protobuf:"bytes,1,opt,name=tag,proto3" json:"tag,omitempty"`                  // the channel's tag, 32 bytes
 	PkiId         []byte                 `protobuf:"bytes,2,opt,name=pki_id,json=pkiId,proto3" json:"pki_id,omitempty"` // 32 bytes
 	MspId         string                 `protobuf:"bytes,3,opt,name=msp_id,json=mspId,proto3" json:"msp_id,omitempty"`
-	PeerId        []byte                 `protobuf:"bytes,4,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`    // libp2p peer ID, binary
-	Incarnation   uint64                 `protobuf:"varint,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`       // milliseconds since 1970 at the peer's start, and always above the last
-	Sequence      uint64                 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`             // counts up within an incarnation, from 1
-	SentAt        uint64                 `protobuf:"varint,7,opt,name=sent_at,json=sentAt,proto3" json:"sent_at,omitempty"`   // milliseconds since 1970
-	Height        uint64                 `protobuf:"varint,8,opt,name=height,proto3" json:"height,omitempty"`                 // blocks held, durably
-	TipHash       []byte                 `protobuf:"bytes,9,opt,name=tip_hash,json=tipHash,proto3" json:"tip_hash,omitempty"` // header hash of block height-1, 32 bytes
-	Endpoint      [][]byte               `protobuf:"bytes,10,rep,name=endpoint,proto3" json:"endpoint,omitempty"`             // external endpoint, multiaddrs in binary form; none: invisible to other organisations
-	Own           bool                   `protobuf:"varint,11,opt,name=own,proto3" json:"own,omitempty"`                      // for the own organisation alone
-	Internal      [][]byte               `protobuf:"bytes,12,rep,name=internal,proto3" json:"internal,omitempty"`             // internal endpoint, likewise; only with own
-	Certificate   []byte                 `protobuf:"bytes,13,opt,name=certificate,proto3" json:"certificate,omitempty"`       // SHA-256 of the certificate, 32 bytes
-	Left          bool                   `protobuf:"varint,14,opt,name=left,proto3" json:"left,omitempty"`                    // the member goes: its last word in this incarnation
-	Role          string                 `protobuf:"bytes,15,opt,name=role,proto3" json:"role,omitempty"`                     // such as "peer"
-	Version       string                 `protobuf:"bytes,16,opt,name=version,proto3" json:"version,omitempty"`               // of the program
-	Lead          []byte                 `protobuf:"bytes,17,opt,name=lead,proto3" json:"lead,omitempty"`                     // Lead, marshalled; empty: it says nothing of it
+	PeerId        []byte                 `protobuf:"bytes,4,opt,name=peer_id,json=peerId,proto3" json:"peer_id,omitempty"`                  // libp2p peer ID, binary
+	Incarnation   uint64                 `protobuf:"varint,5,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                     // milliseconds since 1970 at the peer's start, and always above the last
+	Sequence      uint64                 `protobuf:"varint,6,opt,name=sequence,proto3" json:"sequence,omitempty"`                           // counts up within an incarnation, from 1
+	SentAt        uint64                 `protobuf:"varint,7,opt,name=sent_at,json=sentAt,proto3" json:"sent_at,omitempty"`                 // milliseconds since 1970
+	Height        uint64                 `protobuf:"varint,8,opt,name=height,proto3" json:"height,omitempty"`                               // blocks held, durably
+	TipHash       []byte                 `protobuf:"bytes,9,opt,name=tip_hash,json=tipHash,proto3" json:"tip_hash,omitempty"`               // header hash of block height-1, 32 bytes
+	Endpoint      [][]byte               `protobuf:"bytes,10,rep,name=endpoint,proto3" json:"endpoint,omitempty"`                           // external endpoint, multiaddrs in binary form; none: invisible to other organisations
+	Own           bool                   `protobuf:"varint,11,opt,name=own,proto3" json:"own,omitempty"`                                    // for the own organisation alone
+	Internal      [][]byte               `protobuf:"bytes,12,rep,name=internal,proto3" json:"internal,omitempty"`                           // internal endpoint, likewise; only with own
+	Certificate   []byte                 `protobuf:"bytes,13,opt,name=certificate,proto3" json:"certificate,omitempty"`                     // SHA-256 of the certificate, 32 bytes
+	Left          bool                   `protobuf:"varint,14,opt,name=left,proto3" json:"left,omitempty"`                                  // the member goes: its last word in this incarnation
+	Role          string                 `protobuf:"bytes,15,opt,name=role,proto3" json:"role,omitempty"`                                   // such as "peer"
+	Version       string                 `protobuf:"bytes,16,opt,name=version,proto3" json:"version,omitempty"`                             // of the program
+	Lead          []byte                 `protobuf:"bytes,17,opt,name=lead,proto3" json:"lead,omitempty"`                                   // Lead, marshalled; empty: it says nothing of it
+	StateHeight   uint64                 `protobuf:"varint,18,opt,name=state_height,json=stateHeight,proto3" json:"state_height,omitempty"` // blocks judged, durably; 0: none
+	StateHash     []byte                 `protobuf:"bytes,19,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`        // of the world state behind them, 32 bytes; with state_height
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -558,6 +560,20 @@ func (x *Alive) GetLead() []byte {
 	return nil
 }
 
+func (x *Alive) GetStateHeight() uint64 {
+	if x != nil {
+		return x.StateHeight
+	}
+	return 0
+}
+
+func (x *Alive) GetStateHash() []byte {
+	if x != nil {
+		return x.StateHash
+	}
+	return nil
+}
+
 // Lead is a peer's part in pulling blocks for its organisation, as the members
 // of the channel may know it.
 type Lead struct {
@@ -702,20 +718,22 @@ func (x *SignedAlive) GetChain() [][]byte {
 // connection is bound to. Every field may be absent.
 type Word struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ping          uint64                 `protobuf:"varint,1,opt,name=ping,proto3" json:"ping,omitempty"`                     // a nonce, to be answered
-	Target        []byte                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`                  // with ping: PKI-ID of the member to be pinged for the sender
-	Ack           uint64                 `protobuf:"varint,3,opt,name=ack,proto3" json:"ack,omitempty"`                       // the nonce of a ping that was answered
-	Nack          uint64                 `protobuf:"varint,4,opt,name=nack,proto3" json:"nack,omitempty"`                     // the nonce of a ping for another, which is being seen to
-	Accused       [][]byte               `protobuf:"bytes,5,rep,name=accused,proto3" json:"accused,omitempty"`                // PKI-ID, incarnation, round: 48 bytes; it doesn't answer the sender
-	Incarnation   uint64                 `protobuf:"varint,6,opt,name=incarnation,proto3" json:"incarnation,omitempty"`       // the sender's newest
-	Sequence      uint64                 `protobuf:"varint,7,opt,name=sequence,proto3" json:"sequence,omitempty"`             // the sender's newest that the receiver may see
-	Height        uint64                 `protobuf:"varint,8,opt,name=height,proto3" json:"height,omitempty"`                 // blocks held, durably
-	TipHash       []byte                 `protobuf:"bytes,9,opt,name=tip_hash,json=tipHash,proto3" json:"tip_hash,omitempty"` // header hash of block height-1, with a height that is news
-	Digest        uint64                 `protobuf:"varint,10,opt,name=digest,proto3" json:"digest,omitempty"`                // of the living members that sender and receiver both may know
-	Alive         [][]byte               `protobuf:"bytes,11,rep,name=alive,proto3" json:"alive,omitempty"`                   // SignedAlive, marshalled
-	Have          []byte                 `protobuf:"bytes,12,opt,name=have,proto3" json:"have,omitempty"`                     // PKI-ID, incarnation, sequence, 48 bytes each, ascending: all the sender knows
-	Ask           bool                   `protobuf:"varint,13,opt,name=ask,proto3" json:"ask,omitempty"`                      // send what have lacks
-	Want          [][]byte               `protobuf:"bytes,14,rep,name=want,proto3" json:"want,omitempty"`                     // PKI-IDs whose certificate the sender lacks
+	Ping          uint64                 `protobuf:"varint,1,opt,name=ping,proto3" json:"ping,omitempty"`                                   // a nonce, to be answered
+	Target        []byte                 `protobuf:"bytes,2,opt,name=target,proto3" json:"target,omitempty"`                                // with ping: PKI-ID of the member to be pinged for the sender
+	Ack           uint64                 `protobuf:"varint,3,opt,name=ack,proto3" json:"ack,omitempty"`                                     // the nonce of a ping that was answered
+	Nack          uint64                 `protobuf:"varint,4,opt,name=nack,proto3" json:"nack,omitempty"`                                   // the nonce of a ping for another, which is being seen to
+	Accused       [][]byte               `protobuf:"bytes,5,rep,name=accused,proto3" json:"accused,omitempty"`                              // PKI-ID, incarnation, round: 48 bytes; it doesn't answer the sender
+	Incarnation   uint64                 `protobuf:"varint,6,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                     // the sender's newest
+	Sequence      uint64                 `protobuf:"varint,7,opt,name=sequence,proto3" json:"sequence,omitempty"`                           // the sender's newest that the receiver may see
+	Height        uint64                 `protobuf:"varint,8,opt,name=height,proto3" json:"height,omitempty"`                               // blocks held, durably
+	TipHash       []byte                 `protobuf:"bytes,9,opt,name=tip_hash,json=tipHash,proto3" json:"tip_hash,omitempty"`               // header hash of block height-1, with a height that is news
+	Digest        uint64                 `protobuf:"varint,10,opt,name=digest,proto3" json:"digest,omitempty"`                              // of the living members that sender and receiver both may know
+	Alive         [][]byte               `protobuf:"bytes,11,rep,name=alive,proto3" json:"alive,omitempty"`                                 // SignedAlive, marshalled
+	Have          []byte                 `protobuf:"bytes,12,opt,name=have,proto3" json:"have,omitempty"`                                   // PKI-ID, incarnation, sequence, 48 bytes each, ascending: all the sender knows
+	Ask           bool                   `protobuf:"varint,13,opt,name=ask,proto3" json:"ask,omitempty"`                                    // send what have lacks
+	Want          [][]byte               `protobuf:"bytes,14,rep,name=want,proto3" json:"want,omitempty"`                                   // PKI-IDs whose certificate the sender lacks
+	StateHeight   uint64                 `protobuf:"varint,15,opt,name=state_height,json=stateHeight,proto3" json:"state_height,omitempty"` // blocks judged, durably, when that is news
+	StateHash     []byte                 `protobuf:"bytes,16,opt,name=state_hash,json=stateHash,proto3" json:"state_hash,omitempty"`        // of the world state behind them, 32 bytes; with state_height
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -844,6 +862,20 @@ func (x *Word) GetAsk() bool {
 func (x *Word) GetWant() [][]byte {
 	if x != nil {
 		return x.Want
+	}
+	return nil
+}
+
+func (x *Word) GetStateHeight() uint64 {
+	if x != nil {
+		return x.StateHeight
+	}
+	return 0
+}
+
+func (x *Word) GetStateHash() []byte {
+	if x != nil {
+		return x.StateHash
 	}
 	return nil
 }
@@ -1935,7 +1967,7 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x1c\n" +
 	"\tannouncer\x18\x04 \x01(\fR\tannouncer\x12\x1c\n" +
 	"\tsignature\x18\x05 \x01(\fR\tsignature\x12\x14\n" +
-	"\x05roots\x18\x06 \x01(\fR\x05roots\"\xac\x03\n" +
+	"\x05roots\x18\x06 \x01(\fR\x05roots\"\xee\x03\n" +
 	"\x05Alive\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\fR\x03tag\x12\x15\n" +
 	"\x06pki_id\x18\x02 \x01(\fR\x05pkiId\x12\x15\n" +
@@ -1954,7 +1986,10 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\x04left\x18\x0e \x01(\bR\x04left\x12\x12\n" +
 	"\x04role\x18\x0f \x01(\tR\x04role\x12\x18\n" +
 	"\aversion\x18\x10 \x01(\tR\aversion\x12\x12\n" +
-	"\x04lead\x18\x11 \x01(\fR\x04lead\"^\n" +
+	"\x04lead\x18\x11 \x01(\fR\x04lead\x12!\n" +
+	"\fstate_height\x18\x12 \x01(\x04R\vstateHeight\x12\x1d\n" +
+	"\n" +
+	"state_hash\x18\x13 \x01(\fR\tstateHash\"^\n" +
 	"\x04Lead\x12\x12\n" +
 	"\x04mode\x18\x01 \x01(\rR\x04mode\x12\x14\n" +
 	"\x05since\x18\x02 \x01(\x04R\x05since\x12\x12\n" +
@@ -1964,7 +1999,7 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\x05alive\x18\x01 \x01(\fR\x05alive\x12 \n" +
 	"\vcertificate\x18\x02 \x01(\fR\vcertificate\x12\x1c\n" +
 	"\tsignature\x18\x03 \x01(\fR\tsignature\x12\x14\n" +
-	"\x05chain\x18\x04 \x03(\fR\x05chain\"\xcb\x02\n" +
+	"\x05chain\x18\x04 \x03(\fR\x05chain\"\x8d\x03\n" +
 	"\x04Word\x12\x12\n" +
 	"\x04ping\x18\x01 \x01(\x04R\x04ping\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\fR\x06target\x12\x10\n" +
@@ -1980,7 +2015,10 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\x05alive\x18\v \x03(\fR\x05alive\x12\x12\n" +
 	"\x04have\x18\f \x01(\fR\x04have\x12\x10\n" +
 	"\x03ask\x18\r \x01(\bR\x03ask\x12\x12\n" +
-	"\x04want\x18\x0e \x03(\fR\x04want\"\xd5\x02\n" +
+	"\x04want\x18\x0e \x03(\fR\x04want\x12!\n" +
+	"\fstate_height\x18\x0f \x01(\x04R\vstateHeight\x12\x1d\n" +
+	"\n" +
+	"state_hash\x18\x10 \x01(\fR\tstateHash\"\xd5\x02\n" +
 	"\x05Claim\x12\x10\n" +
 	"\x03tag\x18\x01 \x01(\fR\x03tag\x12\x15\n" +
 	"\x06pki_id\x18\x02 \x01(\fR\x05pkiId\x12.\n" +

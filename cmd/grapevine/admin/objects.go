@@ -128,6 +128,7 @@ func (s *Server) peerChannel(out *Status, c *node.Channel) StatusChannel {
 	out.Problems = append(out.Problems, manyStatic(c.OwnLead())...)
 	out.halted(v.Name, v.Halted)
 	out.damaged(c)
+	out.diverged(c)
 	for _, o := range c.Config().Orgs() {
 		if len(o.Anchors) == 0 {
 			out.problem("GOS014", "info", fmt.Sprintf("no anchor peer for %s on %s", o.MSPID, v.Name), "")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"grapevine/cmd/grapevine/fault"
@@ -207,6 +208,30 @@ func (s *Status) damaged(c *node.Channel) {
 		what += fmt.Sprintf(", so far in vain: %v", u.Failure)
 	}
 	s.problem("STA030", "error", what, "see what is left: grapevine ledger scrub "+c.Name())
+}
+
+// diverged tells of world states that differ between peers.
+func (s *Status) diverged(c *node.Channel) {
+	d := c.Divergence()
+	if d.None() {
+		return
+	}
+	var who []string
+	for _, m := range d.Members {
+		who = append(who, fmt.Sprintf("%s of %s (since height %d)", c.MemberName(m.ID), m.MSPID, m.Since))
+	}
+	names := strings.Join(who, ", ")
+	switch {
+	case d.Self:
+		s.problem("STA031", "error", fmt.Sprintf("this node's world state of %s isn't that of most organisations: it differs from that of %s", c.Name(), names),
+			"grapevine ledger rebuild-state "+c.Name())
+	case d.Decided:
+		s.problem("STA031", "warning", fmt.Sprintf("the world state of %s differs from that of most organisations at %s", c.Name(), names),
+			"let its operator make it anew: grapevine ledger rebuild-state "+c.Name())
+	default:
+		s.problem("STA031", "error", fmt.Sprintf("the world state of %s differs between this node and %s, and no majority of organisations says whose is wrong", c.Name(), names),
+			"compare them: grapevine state hash "+c.Name()+" --at HEIGHT")
+	}
 }
 
 // Scrub has a node read a channel's ledger through.

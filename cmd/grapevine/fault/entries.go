@@ -104,6 +104,7 @@ var entries = []Entry{
 	{"STA011", "the disk is full", "nothing is lost", []string{"free space; what waited goes on by itself"}, ExitFailed, []string{"ledger.full"}},
 	{"STA012", "the disk failed a write", "only a restart can tell what it holds; nothing acknowledged is lost", []string{"check the disk, then start again"}, ExitDisk, []string{"ledger.disk_failed", "orderer.broken_log"}},
 	{"STA013", "the disk gave back something else than was written", "", []string{"check the disk; move the data folder away and fetch the chain again"}, ExitFailed, []string{"ledger.corrupt"}},
+	{"STA031", "the world state differs between peers", "peers that judged the same blocks found different states", []string{"make the one that differs anew: grapevine ledger rebuild-state CH"}, ExitCheck, nil},
 	{"STA030", "what is kept of a channel is damaged", "the disk gave back something else than was written", []string{"let a running node repair it: grapevine state repair CH", "check the disk"}, ExitCheck, nil},
 	{"STA014", "fetching blocks from another peer went wrong", "", nil, ExitFailed, []string{"blocksync.", "cast."}},
 
