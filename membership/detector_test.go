@@ -245,7 +245,7 @@ func (b *bystander) check(e event, was number, actions []action) {
 func TestStandstill(t *testing.T) {
 	for _, gap := range []time.Duration{time.Second, 10 * time.Second, time.Minute, time.Hour} {
 		s := newSimulator(3, 10, 64)
-		s.run(10 * time.Second)
+		s.run(time.Minute)
 		p := s.peers[4]
 		s.cut = func(from, to int) bool { return to == 4 || from == 4 } // it is stopped in the middle of its pings
 		s.run(1900 * time.Millisecond)
