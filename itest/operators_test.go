@@ -73,12 +73,7 @@ func TestOperators(t *testing.T) {
 			w := newRelayWorld(t, network, nil)
 			r, ctx := w.r, longPatience(t)
 			require.NoError(t, w.channel.Ledger().Wait(ctx, r.tip.Height))
-			for {
-				if _, err := w.channel.Ledger().Verdict(r.tip.Height - 1); err == nil {
-					break // judged, too
-				}
-				require.NoError(t, ctx.Err())
-			}
+			require.NoError(t, soon(ctx, "the verdicts", func() bool { return w.channel.Ledger().State().Height == r.tip.Height }))
 			conn := w.dialAt(w.node.ClientAddress())
 			name := r.conf.Channel()
 			user, sdkUser := r.user(t, "orga", "User1")

@@ -53,7 +53,8 @@ type Channel struct {
 	cutter  cutter
 	fresh   newcomer
 	sources *sources
-	fronts  []*gates // one for each address of the relay
+	fabric  *fabricPeer // nil: none is followed
+	fronts  []*gates    // one for each address of the relay
 	repairs *repairs
 	concord *concord
 	pulled  atomic.Uint64 // number of the block that the present pull brings next
@@ -108,6 +109,10 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 	}
 	c.source = c.newSource()
 	c.sources = c.newSources()
+	var err error
+	if c.fabric, err = c.newFabricPeer(); err != nil {
+		return nil, err
+	}
 	for range n.cfg.Relay.Fronts {
 		c.fronts = append(c.fronts, new(gates))
 	}
@@ -258,6 +263,9 @@ func (c *Channel) run(ctx context.Context) error {
 	g.Go(func() error { return c.tellProgress(gctx) })
 	g.Go(func() error { return c.elect.Run(gctx, c.lead) })
 	g.Go(func() error { return c.sources.run(gctx) })
+	if c.fabric != nil {
+		g.Go(func() error { return c.fabric.run(gctx) })
+	}
 	g.Go(func() error { return c.watchFronts(gctx) })
 	g.Go(func() error { return c.judgeKept(gctx) })
 	g.Go(func() error { return c.keepWhole(gctx) })

@@ -80,16 +80,27 @@ func (n *Node) readable(name string) (deliver.Channel, bool) {
 			return deliver.Access{Sequence: conf.Sequence(), Readers: conf.Policy(conf.ACL(resource, "/Channel/Application/Readers")), MSPs: conf.MSPs()}
 		}
 	}
-	return deliver.Channel{Source: judged{c.ledger}, Access: access("event/Block"), Filtered: access("event/FilteredBlock")}, true
+	return deliver.Channel{Source: judged{c}, Access: access("event/Block"), Filtered: access("event/FilteredBlock")}, true
 }
 
-// judged yields a ledger's blocks with the validation codes that this peer
-// found: an orderer's block carries none that count.
-type judged struct{ *ledger.Ledger }
+// judged yields a channel's blocks with the validation codes that this peer, or
+// its organisation's Fabric peer, found: an orderer's block carries none that
+// count. It waits for a Fabric peer's.
+type judged struct{ c *Channel }
+
+func (j judged) Height() uint64 {
+	if f := j.c.fabric; f != nil {
+		return min(f.height(), j.c.ledger.Height())
+	}
+	return j.c.ledger.Height()
+}
 
 func (j judged) Blocks(ctx context.Context, from uint64) iter.Seq2[*common.Block, error] {
 	return func(yield func(*common.Block, error) bool) {
-		for b, err := range j.Ledger.Blocks(ctx, from) {
+		for b, err := range j.c.ledger.Blocks(ctx, from) {
+			if err == nil && j.c.fabric != nil {
+				err = j.c.fabric.wait(ctx, b.GetHeader().GetNumber())
+			}
 			if err == nil {
 				b, err = j.withCodes(b)
 			}
@@ -110,7 +121,7 @@ func (j judged) withCodes(b *common.Block) (*common.Block, error) {
 	for len(m.Metadata) <= int(common.BlockMetadataIndex_COMMIT_HASH) {
 		m.Metadata = append(m.Metadata, nil)
 	}
-	v, err := j.Verdict(b.GetHeader().GetNumber())
+	v, err := j.c.Verdict(b.GetHeader().GetNumber())
 	switch {
 	case errors.Is(err, ledger.ErrUnjudged):
 		v = ledger.Verdict{Codes: slices.Repeat([]byte{byte(peer.TxValidationCode_NOT_VALIDATED)}, len(b.GetData().GetData()))}

@@ -95,6 +95,10 @@ type Config struct {
 	// Judge has transactions judged by Fabric's rules and the world state kept.
 	// Without, the peer keeps blocks alone.
 	Judge bool
+	// FabricPeer is a Fabric peer of the own organisation, host:port of its gRPC
+	// listener, whose validation codes count instead of this node's own, and whose
+	// blocks are taken beside the orderers'; Judge must be false. Empty: none.
+	FabricPeer string
 	// BindingLife is how long a binding of the host key to the MSP identity
 	// lasts: how long a stolen host key works. It is renewed at half time.
 	BindingLife time.Duration
@@ -213,6 +217,7 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("Listen %q is no multiaddr: %w", a, err))
 		}
 	}
+	wrong(c.FabricPeer != "" && c.Judge, "FabricPeer", "is set and Judge is true: one of the two says what is valid")
 	internal, err := c.internal()
 	errs = append(errs, err, checkEndpoint("Endpoint", internal), checkEndpoint("ExternalEndpoint", c.ExternalEndpoint))
 	for _, b := range c.Bootstrap {

@@ -9,6 +9,7 @@ import (
 	"grapevine/block"
 	"grapevine/channel"
 	"grapevine/deliver/system"
+	"grapevine/ledger"
 	"grapevine/membership"
 	"grapevine/msp"
 	"grapevine/wire"
@@ -65,13 +66,13 @@ func (c *Channel) told() system.Channel {
 			return out
 		},
 		Peers: c.listed,
-		Chain: judgedChain{judged{c.ledger}},
+		Chain: chain{c.ledger, judged{c}},
 		ConfigBlock: func() (*common.Block, error) {
 			_, number, err := c.ledger.ConfigBlock()
 			if err != nil {
 				return nil, err
 			}
-			return judgedChain{judged{c.ledger}}.Block(number)
+			return chain{c.ledger, judged{c}}.Block(number)
 		},
 		Find: c.ledger.ByTxID,
 	}
@@ -108,12 +109,15 @@ func (c *Channel) listed() (out []system.Peer) {
 	return out
 }
 
-// judgedChain is a ledger as qscc shows it.
-type judgedChain struct{ judged }
+// chain is a ledger as qscc shows it.
+type chain struct {
+	*ledger.Ledger
+	judged judged
+}
 
 // Info returns the height, and the hashes of the newest block and of the one
 // before.
-func (j judgedChain) Info() (height uint64, tip, previous []byte) {
+func (j chain) Info() (height uint64, tip, previous []byte) {
 	t := j.Tip()
 	if t.Height == 0 {
 		return 0, nil, nil
@@ -125,7 +129,7 @@ func (j judgedChain) Info() (height uint64, tip, previous []byte) {
 }
 
 // Block returns a block with its validation codes.
-func (j judgedChain) Block(n uint64) (*common.Block, error) {
+func (j chain) Block(n uint64) (*common.Block, error) {
 	raw, err := j.Ledger.Block(n)
 	if err != nil {
 		return nil, err
@@ -134,5 +138,5 @@ func (j judgedChain) Block(n uint64) (*common.Block, error) {
 	if err != nil {
 		return nil, err
 	}
-	return j.withCodes(b)
+	return j.judged.withCodes(b)
 }

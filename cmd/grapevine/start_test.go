@@ -91,6 +91,7 @@ func TestBadStarts(t *testing.T) {
 		"a relay nowhere":     {exit: 3, code: "FAB001", role: "relay", says: "relay.listenAddress"},
 		"a relay without TLS": {exit: 3, code: "FAB002", role: "relay", env: []string{"GRAPEVINE_RELAY_LISTENADDRESS=127.0.0.1:0", "CORE_PEER_TLS_CERT_FILE=", "CORE_PEER_TLS_KEY_FILE="}, says: "relay.tls.cert.file"},
 		"CF9 a relay's port":  {exit: 3, code: "CFG009", role: "relay", env: append(relayTLS(), "GRAPEVINE_RELAY_LISTENADDRESS="+busy.Addr().String()), says: "another process"},
+		"no Fabric peer":      {exit: 3, code: "FAB005", env: []string{"GRAPEVINE_EVENTS_VALIDITY=fabricPeer"}, says: "events.fabricPeer"},
 		"a relay's orderers":  {exit: 3, code: "CFG004", role: "relay", env: []string{"GRAPEVINE_RELAY_ORDERERS=[{from: 'o:7050'}]"}, says: "listenAddress"},
 		"no TLS":              {exit: 3, code: "CFG006", role: "orderer", env: []string{"ORDERER_GENERAL_TLS_ENABLED=false"}},
 		"no genesis block": {

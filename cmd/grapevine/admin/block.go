@@ -50,8 +50,8 @@ func DecodeBlock(raw []byte, rules *block.Rules, full bool) (*Block, error) {
 }
 
 // judged enters what was found of the block's transactions here.
-func (b *Block) judged(v ledger.Verdict) {
-	b.ValiditySource, b.CommitHash = ValidityOwn, hex.EncodeToString(v.CommitHash)
+func (b *Block) judged(v ledger.Verdict, by string) {
+	b.ValiditySource, b.CommitHash = by, hex.EncodeToString(v.CommitHash)
 	for i := range b.Txs {
 		code := peer.TxValidationCode(v.Codes[i])
 		b.Txs[i].Validity, b.Txs[i].ValidityCode = code.String(), int(code)

@@ -14,6 +14,7 @@ import (
 	"grapevine/channel"
 	"grapevine/cmd/grapevine/fault"
 	"grapevine/ledger"
+	"grapevine/node"
 	"grapevine/wire"
 )
 
@@ -23,6 +24,31 @@ import (
 type Chain struct {
 	Ledger *ledger.Ledger
 	Config *channel.Config // in force at the tip
+	Node   *node.Channel   // nil: no node has it open
+}
+
+// verdict is how block n was judged, and by whom.
+func (c *Chain) verdict(n uint64) (ledger.Verdict, string, error) {
+	if c.Node == nil {
+		v, err := c.Ledger.Verdict(n)
+		return v, ValidityOwn, err
+	}
+	v, err := c.Node.Verdict(n)
+	if addr, _ := c.Node.FabricPeer(); addr != "" {
+		return v, ValidityFabricPeer, err
+	}
+	return v, ValidityOwn, err
+}
+
+// validity says who judges the transactions, and the state hash at the height in
+// hexadecimal: "" while there is none.
+func (c *Chain) validity(s ledger.StateTip) (who, hash string) {
+	if c.Node != nil {
+		if addr, _ := c.Node.FabricPeer(); addr != "" {
+			return ValidityFabricPeer, ""
+		}
+	}
+	return validity(s)
 }
 
 // ReadChain returns the chain that a ledger holds.
@@ -66,7 +92,7 @@ func (c *Chain) Info(context.Context) (*ChannelInfo, error) {
 		PreviousHash: hex.EncodeToString(last.Header.PreviousHash), GenesisHash: hex.EncodeToString(genesis[:]),
 		ConfigSequence: c.Config.Sequence(), ConfigBlock: c.Config.Number(), Consensus: c.Config.Consensus(),
 	}
-	out.Validity, out.StateHash = validity(s)
+	out.Validity, out.StateHash = c.validity(s)
 	if err := c.Ledger.Halted(); err != nil {
 		out.Halted, out.HaltCode = true, haltCode(err)
 	}
@@ -189,13 +215,13 @@ func (c *Chain) read(raw []byte, n uint64, full bool) (*Block, error) {
 		return nil, err
 	}
 	b.Channel = c.Ledger.Name()
-	v, err := c.Ledger.Verdict(n)
+	v, who, err := c.verdict(n)
 	switch {
 	case errors.Is(err, ledger.ErrUnjudged):
 	case err != nil:
 		return nil, err
 	default:
-		b.judged(v)
+		b.judged(v, who)
 	}
 	return b, nil
 }

@@ -111,7 +111,7 @@ func (s *Server) peerChannel(out *Status, c *node.Channel) StatusChannel {
 		IsLeader: v.Leading, Source: BlockSource{Kind: v.SourceKind, Name: v.SourceName}, Alive: v.Alive, Suspect: v.Suspect, Dead: v.Dead,
 		Progress: ProgressOf(v.Progress, v.From),
 	}
-	sc.Validity, sc.StateHash = validity(v.State)
+	sc.Validity, sc.StateHash = (&Chain{Node: c}).validity(v.State)
 	if u := v.State.Unjudged; u != nil && s.Peer.Judges() {
 		out.problem("STA003", "warning", fmt.Sprintf("the transactions of %s are judged no more: %v", v.Name, u), "")
 	}

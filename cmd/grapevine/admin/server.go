@@ -160,13 +160,13 @@ func (s *Server) room(r *http.Request) (*room, error) {
 		if err != nil {
 			return nil, noChannel(name, err)
 		}
-		return &room{&Chain{c.Ledger(), c.Config()}, c}, nil
+		return &room{&Chain{c.Ledger(), c.Config(), c}, c}, nil
 	}
 	led, conf, err := s.Orderer.Channel(name)
 	if err != nil {
 		return nil, noChannel(name, err)
 	}
-	return &room{&Chain{led, conf}, nil}, nil
+	return &room{&Chain{Ledger: led, Config: conf}, nil}, nil
 }
 
 // Explain gives the errors that package node names their codes.

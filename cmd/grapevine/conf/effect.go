@@ -31,7 +31,7 @@ var effective = lowered(
 	"operations.tls.clientAuthRequired", "operations.tls.clientRootCAs.files", "metrics.provider",
 	"fabricCompat.listenAddress", "peer.tls.clientAuthRequired", "peer.tls.clientRootCAs.files",
 	"peer.limits.concurrency.deliverService", "peer.authentication.timewindow",
-	"events.validity", "p2p.listen", "p2p.networkId", "logging.spec", "logging.format",
+	"events.validity", "events.fabricPeer", "p2p.listen", "p2p.networkId", "logging.spec", "logging.format",
 	"General.ListenAddress", "General.ListenPort", "General.LocalMSPID", "General.LocalMSPDir",
 	"General.BootstrapMethod", "General.BootstrapFile", "FileLedger.Location",
 	"General.TLS.Enabled", "General.TLS.Certificate", "General.TLS.PrivateKey", "General.TLS.ClientAuthRequired", "General.TLS.ClientRootCAs",
@@ -55,7 +55,6 @@ func lowered(paths ...string) map[string]bool {
 var needed = map[string]string{
 	"peer.bccsp.default":    "PKCS11",
 	"general.bccsp.default": "PKCS11",
-	"events.validity":       "fabricPeer",
 	"metrics.provider":      "statsd",
 }
 

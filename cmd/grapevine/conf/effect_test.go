@@ -36,7 +36,7 @@ func TestWhatIsNotBuiltIsSaid(t *testing.T) {
 	t.Run("what is effective, or the default anyway, isn't named", func(t *testing.T) {
 		require.Empty(t, of(load("peer: {id: a, gossip: {orgLeader: true, useLeaderElection: false, pullPeerNum: 3}}")))
 	})
-	for _, y := range []string{"peer: {BCCSP: {Default: PKCS11}}", "events: {validity: fabricPeer}", "metrics: {provider: statsd}"} {
+	for _, y := range []string{"peer: {BCCSP: {Default: PKCS11}}", "metrics: {provider: statsd}"} {
 		t.Run(y, func(t *testing.T) {
 			s := load(y)
 			fs := of(s)

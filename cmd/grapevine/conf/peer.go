@@ -47,6 +47,7 @@ type Peer struct {
 	Profile        string // listen address; "" when off
 	HSM            HSM
 	Validity       string // "none", "own" or "fabricPeer"
+	FabricPeer     string // host:port; with Validity "fabricPeer"
 	Logging        Logging
 }
 
@@ -176,7 +177,7 @@ func (s *Settings) Peer() (*Peer, error) {
 			Statsd: Statsd{s.str("metrics.statsd.network"), s.str("metrics.statsd.address"), s.str("metrics.statsd.prefix"), s.dur("metrics.statsd.writeInterval")},
 		},
 		HSM:      HSM{s.str("peer.BCCSP.Default") == "PKCS11", s.path("peer.BCCSP.PKCS11.Library"), s.str("peer.BCCSP.PKCS11.Label"), s.str("peer.BCCSP.PKCS11.Pin")},
-		Validity: s.str("events.validity"), Logging: s.logging(),
+		Validity: s.str("events.validity"), FabricPeer: s.str("events.fabricPeer"), Logging: s.logging(),
 	}
 	if s.flag("peer.profile.enabled") {
 		p.Profile = s.str("peer.profile.listenAddress")

@@ -133,6 +133,8 @@ var entries = []Entry{
 	// FAB: beside Fabric.
 	{"FAB001", "relay start has no address to serve Fabric peers at", "neither relay.listenAddress nor relay.orderers is set", []string{"Raft channels: set relay.listenAddress", "BFT channels: name one address for each orderer in relay.orderers"}, ExitConfig, []string{"config.no_relay_address"}},
 	{"FAB002", "the relay has no TLS certificate", "Fabric peers speak TLS to an orderer, and so to what stands for it", []string{"set relay.tls.cert.file and relay.tls.key.file, or those of peer.tls: grapevine ca issue NAME --tls"}, ExitConfig, []string{"config.no_relay_certificate"}},
+	{"FAB005", "no Fabric peer is named", "events.validity is fabricPeer, and events.fabricPeer is empty", []string{"set events.fabricPeer to the gRPC address of a Fabric peer of the own organisation"}, ExitConfig, []string{"config.no_fabric_peer"}},
+	{"FAB006", "the Fabric peer's word isn't taken", "its blocks are another chain's, or bear no validation codes", []string{"see whether events.fabricPeer names a peer that has joined the same channel"}, ExitCheck, []string{"node.fabric_peer_differs", "node.fabric_peer_codes"}},
 	{"FAB003", "a call of Fabric's clients is refused", "the peer answers a few functions of cscc, qscc and discovery, to members of its channels", []string{"see what it answers and to whom: docs/how-to/serve-fabric-clients.md"}, ExitFailed, []string{"system."}},
 	{"FAB004", "the relay sends its clients on", "its orderer doesn't answer, or one address stands for several orderers of a BFT channel", []string{"see whether the orderers answer: grapevine status", "BFT channels: name one address for each orderer in relay.orderers"}, ExitUnreachable, []string{"deliver.source_gone", "deliver.shared_address"}},
 }

@@ -128,7 +128,13 @@ func runPeer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log, relay b
 	cfg.Signer, cfg.Chain, cfg.MSP = id.Signer, id.Chain, id.MSP
 	cfg.Listen, cfg.Endpoint, cfg.ExternalEndpoint, cfg.Bootstrap = c.Listen, c.Address, c.External, c.Bootstrap
 	cfg.Version = b.Version
-	cfg.Leader, cfg.Quiet, cfg.Judge = modes[c.Mode], !c.Deliver.BlockGossip, c.Validity != "none"
+	cfg.Leader, cfg.Quiet, cfg.Judge = modes[c.Mode], !c.Deliver.BlockGossip, c.Validity == "own"
+	if c.Validity == "fabricPeer" {
+		if c.FabricPeer == "" {
+			return fault.New("FAB005", "")
+		}
+		cfg.FabricPeer = c.FabricPeer
+	}
 	cfg.Election = election.Timing{
 		StartupGrace: c.Gossip.StartupGrace, Sample: c.Gossip.SampleInterval, LeaderAlive: c.Gossip.LeaderAlive,
 		Election: c.Gossip.ElectionTime, Yield: c.Deliver.YieldAfter,
