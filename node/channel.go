@@ -109,7 +109,6 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 	}
 	c.source = c.newSource()
 	c.sources = c.newSources()
-	var err error
 	if c.fabric, err = c.newFabricPeer(); err != nil {
 		return nil, err
 	}
