@@ -27,6 +27,10 @@ func (m *machine) said(from msp.PKIID, b ballot, now time.Time) {
 			m.refuse(from, r)
 		}
 	}
+	if l := m.leads(); m.role == following && l != nil && l.id == from && b.term >= l.term && (b.claim == nil || b.claim.id != from) {
+		m.top = nil // a leader says its claim whenever it speaks: that it yields was lost
+		m.vacate("yielded", now)
+	}
 	if b.vote != nil && m.role == candidate && *b.vote == *m.mine.name() {
 		m.votes[from] = true
 		if m.elected(now) {

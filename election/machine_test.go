@@ -318,6 +318,35 @@ func TestWhoAsksIsToldWhatComes(t *testing.T) {
 	require.Empty(t, kinds(out), "for a while")
 }
 
+// A lost word is made up for: a beat that is late is asked for, and a leader that
+// answers without a claim leads no more.
+func TestLostWords(t *testing.T) {
+	d := newDesk(t)
+	c := d.leads(2, 4)
+	d.says(2, ballot{claim: c, term: 4})
+	require.Equal(t, c.name(), d.m.leads().name())
+	d.pass(600 * time.Millisecond)
+	asked := func() (n int) {
+		for _, e := range d.out {
+			if e.kind == tell && e.id == townID(2) && e.ballot.ask {
+				n++
+			}
+		}
+		return n
+	}
+	require.Zero(t, asked(), "no beat is late")
+	d.pass(400 * time.Millisecond)
+	require.Positive(t, asked())
+	d.says(2, ballot{term: 3})
+	require.NotNil(t, d.m.leads(), "said before it led")
+	d.says(3, ballot{term: 4})
+	require.NotNil(t, d.m.leads(), "another's word")
+	d.out = nil
+	d.says(2, ballot{term: 4})
+	require.Nil(t, d.m.leads())
+	require.Contains(t, kinds(d.out), turned)
+}
+
 func TestStandby(t *testing.T) {
 	s := townSettings(1, 1)
 	s.candidate = false

@@ -81,7 +81,7 @@ func (m *machine) mayStand(now time.Time) bool {
 func (m *machine) substitute(now time.Time) bool {
 	least := able
 	l := m.leads()
-	if now.Sub(m.barAt) < passTime && (l != nil || now.Sub(m.vacant) < 2*m.elect) {
+	if now.Sub(m.barAt) < passTime && (l != nil || now.Sub(m.vacant) < 3*m.elect) {
 		least = barred // we were the last, or so each of us thinks
 	}
 	for id, f := range m.fellows {

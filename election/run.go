@@ -20,6 +20,7 @@ type run struct {
 	probes  chan answer
 	asked   sync.WaitGroup
 	began   time.Time
+	static  bool      // it leads, because it always does
 	last    time.Time // accounted
 }
 
@@ -35,7 +36,8 @@ func (r *run) run(ctx context.Context) {
 	defer cancel()
 	defer r.asked.Wait()
 	defer r.pull.wait()
-	if r.c.Mode == Static {
+	if r.static = r.c.Mode == Static; r.static {
+		r.publish(r.began)
 		r.pull.begin(ctx)
 		r.note(Change{At: r.began, Leader: r.id, Self: true, Why: "static"})
 	}
@@ -47,7 +49,8 @@ func (r *run) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			r.step(ctx, event{kind: halt}, "")
-			if r.c.Mode == Static {
+			if r.static {
+				r.static = false
 				r.note(Change{At: time.Now(), Why: "stopped"})
 			}
 			r.pull.end()
@@ -231,8 +234,8 @@ func (r *run) publish(now time.Time) {
 		r.counted.Lacks = now
 	}
 	s.Lacks = r.counted.Lacks
-	s.Leading = m.role == leader || r.c.Mode == Static && r.pull.on
-	if c := m.leads(); s.Leading && r.c.Mode == Static {
+	s.Leading = m.role == leader || r.static
+	if c := m.leads(); r.static {
 		s.Leader = &Leader{PKIID: r.id, Self: true, Since: r.began, Heard: now, Orderer: orderer}
 	} else if c != nil {
 		s.Leader = &Leader{PKIID: c.id, Term: c.term, Since: time.UnixMilli(int64(c.since)), Heard: m.heard, Orderer: c.orderer, Self: c.id == r.id}
