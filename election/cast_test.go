@@ -93,6 +93,7 @@ type member struct {
 	company *company
 	cancel  context.CancelFunc
 	done    chan error
+	up      atomic.Bool // it was started and not stopped
 
 	mu       sync.Mutex
 	refused  []string // guarded by mu
@@ -167,9 +168,10 @@ func (m *member) config() Config {
 func (m *member) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	m.cancel, m.done = cancel, make(chan error, 1)
+	m.up.Store(true)
 	go func() { m.done <- m.Run(ctx, m.lead) }()
 	for _, o := range m.company.members {
-		if o != m && o.done != nil {
+		if o != m && o.up.Load() {
 			m.Arrived(o.host)
 			o.Arrived(m.host)
 		}
@@ -191,12 +193,12 @@ func (m *member) lead(ctx context.Context) {
 
 // stop ends a member; its connections break.
 func (m *member) stop() {
-	if m.done == nil {
+	if !m.up.Load() {
 		return
 	}
+	m.up.Store(false)
 	m.cancel()
 	require.ErrorIs(m.company.t, <-m.done, context.Canceled)
-	m.done = nil
 	for _, o := range m.company.members {
 		if o != m {
 			o.Gone(m.host)
@@ -220,7 +222,7 @@ func (c *company) stop() {
 // leaders are those that say they lead.
 func (c *company) leaders() (all []*member) {
 	for _, m := range c.members {
-		if m.done != nil && m.Leading() {
+		if m.up.Load() && m.Leading() {
 			all = append(all, m)
 		}
 	}
@@ -230,7 +232,7 @@ func (c *company) leaders() (all []*member) {
 // open is a stream to another member, served there.
 func (m *member) open(_ context.Context, p peer.ID) (network.Stream, error) {
 	for _, o := range m.company.members {
-		if o.host == p && o.done != nil {
+		if o.host == p && o.up.Load() {
 			a, b := net.Pipe()
 			mine, his := &pipe{c: a}, &pipe{c: b}
 			m.mu.Lock()

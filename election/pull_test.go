@@ -39,6 +39,7 @@ func TestPullsDontOverlap(t *testing.T) {
 		}
 		p.begin(t.Context())
 		time.Sleep(time.Second)
+		synctest.Wait()
 		require.Equal(t, 1, live, "it leads at last")
 		p.wait()
 		require.Zero(t, live)
