@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"runtime/metrics"
 	"runtime/pprof"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"golang.org/x/sync/errgroup"
 
 	"grapevine/block"
 	"grapevine/channel"
@@ -49,7 +51,9 @@ type CaughtUp struct {
 	Bytes  int64
 	Stream Pace         // one raw TCP, TLS and yamux stream between two plain hosts
 	Disk   Pace         // raw synced Pebble batches, of the size that a ledger commits
-	Peers  map[int]Pace // a newcomer, by how many peers it had
+	Check  Pace         // what must be verified of each block (block.Check), alone, on all cores
+	Peers  map[int]Pace // a newcomer that keeps blocks alone, by how many peers it had
+	Judged map[int]Pace // a newcomer that judges transactions too
 }
 
 // CatchUp measures newcomers of real nodes over TCP on loopback, ledgers on
@@ -81,6 +85,7 @@ func CatchUp(ctx context.Context, c Catchup, progress func(string)) (_ *CaughtUp
 		Libp2p: func(int) []libp2p.Option { return []libp2p.Option{libp2p.DisableMetrics()} },
 		Tune: func(_ int, conf *node.Config) {
 			conf.Leader = node.Default().Leader // nobody pulls from the ordering service
+			conf.Judge = false                  // servers only serve
 			if c.Buffer > 0 {
 				conf.BufferBytes = c.Buffer
 			}
@@ -99,7 +104,7 @@ func CatchUp(ctx context.Context, c Catchup, progress func(string)) (_ *CaughtUp
 	if err != nil {
 		return nil, err
 	}
-	out := &CaughtUp{Peers: map[int]Pace{}}
+	out := &CaughtUp{Peers: map[int]Pace{}, Judged: map[int]Pace{}}
 	for _, b := range raw[1:] {
 		out.Bytes += int64(len(b))
 	}
@@ -120,16 +125,50 @@ func CatchUp(ctx context.Context, c Catchup, progress func(string)) (_ *CaughtUp
 	if out.Disk, err = rawBatches(filepath.Join(dir, "raw"), raw, out.Bytes); err != nil {
 		return nil, err
 	}
-	for _, n := range c.Peers {
-		progress(fmt.Sprintf("a newcomer with %d peers", n))
-		pprof.Do(ctx, pprof.Labels("part", "newcomer"), func(ctx context.Context) {
-			out.Peers[n], err = s.newcomer(ctx, n, out.Bytes)
-		})
-		if err != nil {
-			return nil, fmt.Errorf("a newcomer with %d peers: %w", n, err)
+	progress("verification alone")
+	if out.Check, err = verification(w, raw, out.Bytes); err != nil {
+		return nil, err
+	}
+	for _, way := range []struct {
+		judge bool
+		paces map[int]Pace
+	}{{false, out.Peers}, {true, out.Judged}} {
+		s.Peers[0].cfg.Judge = way.judge
+		for _, n := range c.Peers {
+			progress(fmt.Sprintf("a newcomer with %d peers, judging: %v", n, way.judge))
+			pprof.Do(ctx, pprof.Labels("part", "newcomer"), func(ctx context.Context) {
+				way.paces[n], err = s.newcomer(ctx, n, out.Bytes)
+			})
+			if err != nil {
+				return nil, fmt.Errorf("a newcomer with %d peers: %w", n, err)
+			}
 		}
 	}
 	return out, nil
+}
+
+// verification checks every block, on all cores, and does nothing else.
+func verification(w *World, raw [][]byte, bytes int64) (Pace, error) {
+	conf, err := channel.Parse(w.Genesis)
+	if err != nil {
+		return Pace{}, err
+	}
+	rules := conf.Rules()
+	return measured(bytes, func(func()) error {
+		var g errgroup.Group
+		var next atomic.Int64
+		for range runtime.GOMAXPROCS(0) {
+			g.Go(func() error {
+				for i := next.Add(1); i < int64(len(raw)); i = next.Add(1) {
+					if _, err := block.Check(rules, raw[i]); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
+		return g.Wait()
+	})
 }
 
 // Raw is the chain so far, each block as it is stored.

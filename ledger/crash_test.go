@@ -366,7 +366,11 @@ func TestCrash(t *testing.T) {
 	t.Logf("%d crashes", total)
 }
 
-// TestSoakCrash is F-C2: GRAPEVINE_SOAK says how long it crashes new scenarios.
+// soakCrashes is how many crash points a soak run has at least.
+const soakCrashes = 10_000
+
+// TestSoakCrash is F-C2: GRAPEVINE_SOAK says how long it crashes new scenarios, at
+// least as long as it takes for so many.
 func TestSoakCrash(t *testing.T) {
 	d, err := time.ParseDuration(os.Getenv("GRAPEVINE_SOAK"))
 	if err != nil {
@@ -374,7 +378,7 @@ func TestSoakCrash(t *testing.T) {
 	}
 	start := time.Now()
 	total := 0
-	for seed := uint64(start.UnixNano()); time.Since(start) < d; seed++ {
+	for seed := uint64(start.UnixNano()); time.Since(start) < d || total < soakCrashes; seed++ {
 		total += crashRound(t, seed, 120)
 	}
 	t.Logf("%d crashes", total)

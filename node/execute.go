@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 
@@ -26,6 +27,7 @@ type executor struct {
 	ledger   *ledger.Ledger
 	confs    []inForce // by number; the last ones that were in force
 	prepared map[*common.Block][]*state.Tx
+	spent    func(blocks int, took time.Duration) // told what judging took; may be nil
 }
 
 // inForce is a configuration and what it demands of transactions.
@@ -60,7 +62,12 @@ func (c *Channel) judgeOnwards() error {
 		c.ledger.Judge(nil)
 		return nil
 	}
-	c.ledger.Judge(newExecutor(c.ledger))
+	e := newExecutor(c.ledger)
+	e.spent = func(blocks int, took time.Duration) {
+		c.node.metrics.judged.WithLabelValues(c.name).Add(float64(blocks))
+		c.node.metrics.judging.WithLabelValues(c.name).Add(took.Seconds())
+	}
+	c.ledger.Judge(e)
 	if s := c.ledger.State(); s.Blocks.Height-s.Height > nearBlocks || c.ledger.Halted() != nil {
 		return nil
 	}
@@ -109,6 +116,7 @@ func rulesOf(c *channel.Config) *state.Rules {
 
 // Prepare verifies the signatures of blocks to come.
 func (e *executor) Prepare(bs []*common.Block) {
+	defer e.took(0, time.Now())
 	e.prepared = make(map[*common.Block][]*state.Tx, len(bs))
 	type task struct {
 		rules *state.Rules
@@ -147,6 +155,7 @@ func (e *executor) Prepare(bs []*common.Block) {
 
 // Execute judges a block and says what it makes of the state.
 func (e *executor) Execute(v ledger.View, carry []byte, b *common.Block) (*ledger.Effects, error) {
+	defer e.took(1, time.Now())
 	out, err := e.execute(v, carry, b)
 	switch {
 	case errors.Is(err, state.Unjudged):
@@ -155,6 +164,12 @@ func (e *executor) Execute(v ledger.View, carry []byte, b *common.Block) (*ledge
 		return nil, err
 	}
 	return effects(out), nil
+}
+
+func (e *executor) took(blocks int, since time.Time) {
+	if e.spent != nil {
+		e.spent(blocks, time.Since(since))
+	}
 }
 
 func (e *executor) execute(v ledger.View, carry []byte, b *common.Block) (*state.Outcome, error) {

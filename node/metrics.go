@@ -36,6 +36,8 @@ type metrics struct {
 	wronged    *prometheus.CounterVec   // channel
 	refuted    *prometheus.CounterVec   // channel
 	probes     *prometheus.HistogramVec // channel
+	judging    *prometheus.CounterVec   // channel
+	judged     *prometheus.CounterVec   // channel
 	commits    *prometheus.HistogramVec // channel
 	expiry     *prometheus.GaugeVec     // use
 }
@@ -59,6 +61,8 @@ func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metri
 		wronged:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_false_suspicions_total", Help: "Members that this peer suspected, or took for dead, and that turned out to live."}, []string{"channel"}),
 		refuted:    prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_refutations_total", Help: "Accusations of this peer itself that it refuted with a newer signed message."}, []string{"channel"}),
 	}
+	m.judging = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_validation_seconds_total", Help: "Time spent judging transactions of blocks, signatures included; part of gossip_state_commit_duration."}, []string{"channel"})
+	m.judged = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grapevine_validated_blocks_total", Help: "Blocks whose transactions were judged."}, []string{"channel"})
 	m.commits = prometheus.NewHistogramVec(prometheus.HistogramOpts{
 		Name: "gossip_state_commit_duration", Help: "Time it takes to commit blocks, in seconds; several may be committed at once.", Buckets: prometheus.ExponentialBuckets(.001, 2, 14),
 	}, []string{"channel"})
@@ -66,7 +70,7 @@ func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metri
 		Name: "grapevine_probe_duration_seconds", Help: "Time until a member answers a ping.", Buckets: prometheus.ExponentialBuckets(.0005, 2, 14),
 	}, []string{"channel"})
 	m.expiry = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grapevine_certificate_expiry_seconds", Help: "Seconds until a certificate of this node ends, by its use."}, []string{"use"})
-	m.all = []prometheus.Collector{m.expiry, m.commits, m.rejected, m.handshakes, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened, m.wronged, m.refuted, m.probes}
+	m.all = []prometheus.Collector{m.expiry, m.judging, m.judged, m.commits, m.rejected, m.handshakes, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened, m.wronged, m.refuted, m.probes}
 	m.all = append(m.all, more...)
 	if reg == nil {
 		return m, nil
@@ -170,7 +174,7 @@ func (m *metrics) living(channel string, all []membership.Member) {
 
 func (m *metrics) forget(channel string) {
 	l := prometheus.Labels{"channel": channel}
-	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened, m.wronged, m.refuted, m.probes, m.commits} {
+	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.judging, m.judged, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened, m.wronged, m.refuted, m.probes, m.commits} {
 		v.DeletePartialMatch(l)
 	}
 }

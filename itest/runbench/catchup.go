@@ -37,11 +37,22 @@ func catchUp(ctx context.Context, r *figures.Records, full bool) error {
 		row("raw synced batches", m.Disk)
 		r.Add("catchup.stream", params(), "bytes/s", m.Stream.Rate)
 		r.Add("catchup.batches", params(), "bytes/s", m.Disk.Rate)
+		row("verification alone", m.Check)
+		r.Add("catchup.verification", params(), "bytes/s", m.Check.Rate)
+		r.Add("catchup.verification_of_slower", params(), "ratio", m.Check.Rate/slower)
 		for _, n := range c.Peers {
 			row(fmt.Sprintf("newcomer, %d peers", n), m.Peers[n])
 			r.Add("catchup.newcomer", params("peers", n), "bytes/s", m.Peers[n].Rate)
 			r.Add("catchup.of_slower", params("peers", n), "ratio", m.Peers[n].Rate/slower)
 			r.Add("catchup.cpu", params("peers", n), "µs/block", float64(m.Peers[n].CPU.Microseconds())/float64(c.Blocks))
+			r.Add("catchup.heap", params("peers", n), "bytes", float64(m.Peers[n].Heap))
+		}
+		for _, n := range c.Peers {
+			row(fmt.Sprintf("newcomer, %d peers, judging", n), m.Judged[n])
+			r.Add("catchup.judging", params("peers", n), "bytes/s", m.Judged[n].Rate)
+			r.Add("catchup.judging_of_slower", params("peers", n), "ratio", m.Judged[n].Rate/slower)
+			cost := float64((m.Judged[n].CPU - m.Peers[n].CPU).Microseconds()) / float64(c.Blocks)
+			r.Add("catchup.judging_cpu", params("peers", n), "µs/block", cost)
 		}
 	}
 	return nil
