@@ -88,12 +88,15 @@ func (c *core) standIn(s *session, now time.Time) {
 	}
 }
 
-// quiet is for how long nothing may come before something lacks.
-func (c *core) quiet() time.Duration { return max(slack, 2*c.latency()) }
+// quiet is for how long nothing may come before something lacks: what came
+// slowly so far may pause for longer.
+func (c *core) quiet(s *session) time.Duration {
+	return max(slack, 2*c.latency(), s.moved.Sub(s.opened)/4)
+}
 
 // repair asks somebody for what lacks, unless it still comes.
 func (c *core) repair(s *session, now time.Time) {
-	if still := s.moved.Add(c.quiet()); now.Before(still) {
+	if still := s.moved.Add(c.quiet(s)); now.Before(still) {
 		s.due = still
 		c.expect(s, still.Add(c.answer(s)))
 		return

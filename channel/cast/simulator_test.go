@@ -28,7 +28,9 @@ type play struct {
 	coder Coder
 	nodes []*actor
 	byID  map[peer.ID]*actor
-	mess  func(from, to *actor, fx effect) (drop bool) // what a hostile network or node does; may be nil
+	// gossip is what carries blocks instead, to compare with; nil: cast does.
+	gossip *gossip
+	mess   func(from, to *actor, fx effect) (drop bool) // what a hostile network or node does; may be nil
 }
 
 // An actor is one node of a play.
@@ -357,7 +359,7 @@ func urgent(fx effect) bool {
 	switch fx := fx.(type) {
 	case fxChunk:
 		return fx.urgent
-	case fxPart, fxMark:
+	case fxPart, fxMark, fxWhole:
 		return false
 	}
 	return true
@@ -437,6 +439,9 @@ func (a *actor) frame(b *actor, fx effect) (int, func()) {
 			return 0, nil
 		}
 		return small + len(data), func() { b.part(from, fx, data) }
+	}
+	if fx, ok := fx.(fxWhole); ok {
+		return small + fx.size, func() { a.p.gossip.take(b, from, fx) }
 	}
 	if fx, ok := fx.(fxMark); ok {
 		return small, func() { b.act(fxPong{from, uint64(fx.session)}); b.send() }

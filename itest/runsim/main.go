@@ -22,7 +22,7 @@ import (
 )
 
 // rooms are the packages that have simulations: functions named TestSim….
-var rooms = []string{"itest", "membership", "blocksync", "election"}
+var rooms = []string{"itest", "membership", "blocksync", "election", "channel/cast"}
 
 func main() {
 	out := flag.String("o", "", "write the records to this file as JSON")
