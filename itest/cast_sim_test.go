@@ -33,6 +33,12 @@ func TestSimCast(t *testing.T) {
 // casts orders blocks of each size.
 func (s *sim) casts(r *figures.Records, blocks int) {
 	t := s.t
+	s.order(1, 4<<10, time.Second) // the first connections are still being made
+	s.settle()
+	pulled := map[*Peer]uint64{}
+	for _, p := range s.Peers {
+		pulled[p] = p.Channel.Traffic().Pulled
+	}
 	for _, kib := range []int{16, 128, 1024} {
 		before, heard := s.received(), s.Heard()
 		first := s.order(blocks, kib<<10, time.Second)
@@ -51,9 +57,31 @@ func (s *sim) casts(r *figures.Records, blocks int) {
 		r.Add("cast.nodes.announcements", p, "messages per receiver", float64(s.Heard()-heard)/each)
 		r.Add("cast.nodes.heap", p, "MiB per node", float64(m.HeapInuse>>20)/float64(len(s.Peers)))
 	}
+	s.traced()
 	for _, p := range s.Peers {
 		require.Zero(t, p.Channel.Traffic().Cast.Pulls)
-		require.Zero(t, p.Channel.Traffic().Pulled)
+		require.Equal(t, pulled[p], p.Channel.Traffic().Pulled)
+	}
+}
+
+// traced holds that any member can tell how the last block came to all.
+func (s *sim) traced() {
+	t := s.t
+	all := s.Peers[3].Channel.Trace(s.ctx, s.World.Height()-1)
+	require.Len(t, all, len(s.Peers))
+	tip := s.World.Tip()
+	for i, v := range all {
+		require.NoError(t, v.Err)
+		require.Equal(t, tip.Hash[:], v.Hash)
+		require.False(t, v.Durable.Before(v.Came))
+		if i == 0 {
+			require.Equal(t, "orderer", v.Path)
+			continue
+		}
+		require.Equal(t, "striped", v.Path)
+		require.Equal(t, all[0].Member.Peer, v.From)
+		require.Greater(t, v.Came, all[0].Came)
+		require.InDelta(t, 1.1, v.Copies, .3)
 	}
 }
 

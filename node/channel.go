@@ -46,6 +46,7 @@ type Channel struct {
 	view    *channel.View
 	mesh    *channel.Mesh
 	cast    *cast.Cast
+	traces  traces
 	sync    *blocksync.Sync
 	members *membership.Members
 	elect   *election.Election
@@ -211,6 +212,7 @@ func (c *Channel) rooms() error {
 	}
 	c.view.Handle(wire.KindElection, func(s network.Stream) { c.elect.Serve(s, s.Conn().RemotePeer()) })
 	c.view.Handle(wire.KindSighting, c.sources.serve)
+	c.view.Handle(wire.KindTrace, c.serveTrace)
 	c.view.Handle(wire.KindMembers, func(s network.Stream) { c.members.Serve(s, s.Conn().RemotePeer()) })
 	if err := c.newCast(); err != nil {
 		return err
@@ -353,6 +355,7 @@ func (c *Channel) committed(bs []block.Verified) error {
 	c.node.metrics.at(c.name, bs[len(bs)-1].Number()+1)
 	c.concord.nudge()
 	c.members.Grown()
+	c.traces.durable(bs)
 	return nil
 }
 

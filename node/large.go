@@ -31,9 +31,12 @@ func (c *Channel) newCast() error {
 		Tell: func(ctx context.Context, h *cast.Head) error {
 			return c.mesh.Tell(ctx, channel.Announced{Header: h.Block, Raw: h.Raw})
 		},
-		Deliver: func(b *block.Checked, from peer.ID) { c.sync.Offer(b, from, "push") },
-		Pull:    func(h *cast.Head, from []peer.ID) { c.sync.Announced(h.Number, h.Hash, h.Size, from...) },
-		Expect:  func(number uint64, until time.Time) { c.sync.Expect(number, until) },
+		Deliver: func(b *block.Checked, a cast.Arrival) {
+			c.traces.cast(b, a)
+			c.sync.Offer(b, a.From, "push")
+		},
+		Pull:   func(h *cast.Head, from []peer.ID) { c.sync.Announced(h.Number, h.Hash, h.Size, from...) },
+		Expect: func(number uint64, until time.Time) { c.sync.Expect(number, until) },
 		Refused: func(p peer.ID, r *wire.Reason) {
 			n.metrics.refused(c.name, r)
 			c.log.Debug("refused a part of a block", "peer", p, "reason", r.Code())
@@ -98,6 +101,7 @@ func (c *Channel) tell(ctx context.Context, checked *block.Checked) error {
 func (c *Channel) held(a blocksync.Arrival) {
 	c.forks.saw(a.Block.Block())
 	c.cast.Have(a.Number, a.Hash)
+	c.traces.came(a)
 	if f := c.node.cfg.Hooks.Held; f != nil {
 		f(c.name, a.Number)
 	}

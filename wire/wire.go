@@ -30,6 +30,7 @@ const (
 	KindElection  = "election"  // who pulls blocks for an organisation
 	KindSnapshots = "snapshots" // of the world state
 	KindSighting  = "sighting"  // what orderers have, within an organisation
+	KindTrace     = "trace"     // how a block came
 )
 
 // Topics of a channel's GossipSub. They need no channel in their names, for a

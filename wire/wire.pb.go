@@ -78,6 +78,64 @@ func (Claim_Act) EnumDescriptor() ([]byte, []int) {
 	return file_wire_wire_proto_rawDescGZIP(), []int{5, 0}
 }
 
+type TraceAnswer_Path int32
+
+const (
+	TraceAnswer_PATH_UNSPECIFIED TraceAnswer_Path = 0 // not known (any more)
+	TraceAnswer_PATH_INLINE      TraceAnswer_Path = 1 // in its announcement
+	TraceAnswer_PATH_DIRECT      TraceAnswer_Path = 2 // whole, from who announced it
+	TraceAnswer_PATH_STRIPED     TraceAnswer_Path = 3 // in chunks, by relays
+	TraceAnswer_PATH_PULL        TraceAnswer_Path = 4 // asked for
+	TraceAnswer_PATH_ORDERER     TraceAnswer_Path = 5 // from the ordering service
+)
+
+// Enum value maps for TraceAnswer_Path.
+var (
+	TraceAnswer_Path_name = map[int32]string{
+		0: "PATH_UNSPECIFIED",
+		1: "PATH_INLINE",
+		2: "PATH_DIRECT",
+		3: "PATH_STRIPED",
+		4: "PATH_PULL",
+		5: "PATH_ORDERER",
+	}
+	TraceAnswer_Path_value = map[string]int32{
+		"PATH_UNSPECIFIED": 0,
+		"PATH_INLINE":      1,
+		"PATH_DIRECT":      2,
+		"PATH_STRIPED":     3,
+		"PATH_PULL":        4,
+		"PATH_ORDERER":     5,
+	}
+)
+
+func (x TraceAnswer_Path) Enum() *TraceAnswer_Path {
+	p := new(TraceAnswer_Path)
+	*p = x
+	return p
+}
+
+func (x TraceAnswer_Path) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TraceAnswer_Path) Descriptor() protoreflect.EnumDescriptor {
+	return file_wire_wire_proto_enumTypes[1].Descriptor()
+}
+
+func (TraceAnswer_Path) Type() protoreflect.EnumType {
+	return &file_wire_wire_proto_enumTypes[1]
+}
+
+func (x TraceAnswer_Path) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TraceAnswer_Path.Descriptor instead.
+func (TraceAnswer_Path) EnumDescriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{10, 0}
+}
+
 type BlocksStatus_Code int32
 
 const (
@@ -117,11 +175,11 @@ func (x BlocksStatus_Code) String() string {
 }
 
 func (BlocksStatus_Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_wire_wire_proto_enumTypes[1].Descriptor()
+	return file_wire_wire_proto_enumTypes[2].Descriptor()
 }
 
 func (BlocksStatus_Code) Type() protoreflect.EnumType {
-	return &file_wire_wire_proto_enumTypes[1]
+	return &file_wire_wire_proto_enumTypes[2]
 }
 
 func (x BlocksStatus_Code) Number() protoreflect.EnumNumber {
@@ -130,7 +188,7 @@ func (x BlocksStatus_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use BlocksStatus_Code.Descriptor instead.
 func (BlocksStatus_Code) EnumDescriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{10, 0}
+	return file_wire_wire_proto_rawDescGZIP(), []int{12, 0}
 }
 
 type SnapshotsRequest_What int32
@@ -169,11 +227,11 @@ func (x SnapshotsRequest_What) String() string {
 }
 
 func (SnapshotsRequest_What) Descriptor() protoreflect.EnumDescriptor {
-	return file_wire_wire_proto_enumTypes[2].Descriptor()
+	return file_wire_wire_proto_enumTypes[3].Descriptor()
 }
 
 func (SnapshotsRequest_What) Type() protoreflect.EnumType {
-	return &file_wire_wire_proto_enumTypes[2]
+	return &file_wire_wire_proto_enumTypes[3]
 }
 
 func (x SnapshotsRequest_What) Number() protoreflect.EnumNumber {
@@ -182,7 +240,7 @@ func (x SnapshotsRequest_What) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SnapshotsRequest_What.Descriptor instead.
 func (SnapshotsRequest_What) EnumDescriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{15, 0}
+	return file_wire_wire_proto_rawDescGZIP(), []int{17, 0}
 }
 
 type SnapshotsStatus_Code int32
@@ -221,11 +279,11 @@ func (x SnapshotsStatus_Code) String() string {
 }
 
 func (SnapshotsStatus_Code) Descriptor() protoreflect.EnumDescriptor {
-	return file_wire_wire_proto_enumTypes[3].Descriptor()
+	return file_wire_wire_proto_enumTypes[4].Descriptor()
 }
 
 func (SnapshotsStatus_Code) Type() protoreflect.EnumType {
-	return &file_wire_wire_proto_enumTypes[3]
+	return &file_wire_wire_proto_enumTypes[4]
 }
 
 func (x SnapshotsStatus_Code) Number() protoreflect.EnumNumber {
@@ -234,7 +292,7 @@ func (x SnapshotsStatus_Code) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SnapshotsStatus_Code.Descriptor instead.
 func (SnapshotsStatus_Code) EnumDescriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{16, 0}
+	return file_wire_wire_proto_rawDescGZIP(), []int{18, 0}
 }
 
 type Evidence_Kind int32
@@ -273,11 +331,11 @@ func (x Evidence_Kind) String() string {
 }
 
 func (Evidence_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_wire_wire_proto_enumTypes[4].Descriptor()
+	return file_wire_wire_proto_enumTypes[5].Descriptor()
 }
 
 func (Evidence_Kind) Type() protoreflect.EnumType {
-	return &file_wire_wire_proto_enumTypes[4]
+	return &file_wire_wire_proto_enumTypes[5]
 }
 
 func (x Evidence_Kind) Number() protoreflect.EnumNumber {
@@ -286,7 +344,7 @@ func (x Evidence_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Evidence_Kind.Descriptor instead.
 func (Evidence_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{17, 0}
+	return file_wire_wire_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // Announcement, on a channel's topic "blocks", tells of one block.
@@ -1200,6 +1258,160 @@ func (x *Sighting) GetBlock() []byte {
 	return nil
 }
 
+// TraceRequest opens a stream of kind "trace": it asks a member how a block came to it.
+type TraceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Number        uint64                 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceRequest) Reset() {
+	*x = TraceRequest{}
+	mi := &file_wire_wire_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceRequest) ProtoMessage() {}
+
+func (x *TraceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceRequest.ProtoReflect.Descriptor instead.
+func (*TraceRequest) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *TraceRequest) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+// TraceAnswer answers a TraceRequest. Times are the sender's, microseconds since 1970.
+type TraceAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Now           uint64                 `protobuf:"varint,1,opt,name=now,proto3" json:"now,omitempty"`                                           // when this is said
+	Path          TraceAnswer_Path       `protobuf:"varint,2,opt,name=path,proto3,enum=grapevine.wire.v1.TraceAnswer_Path" json:"path,omitempty"` // all else is empty where this is
+	Hash          []byte                 `protobuf:"bytes,3,opt,name=hash,proto3" json:"hash,omitempty"`                                          // of the header
+	Came          uint64                 `protobuf:"varint,4,opt,name=came,proto3" json:"came,omitempty"`                                         // when the block was there, proven true in itself
+	Durable       uint64                 `protobuf:"varint,5,opt,name=durable,proto3" json:"durable,omitempty"`                                   // when it was in the ledger; 0: not yet
+	From          []byte                 `protobuf:"bytes,6,opt,name=from,proto3" json:"from,omitempty"`                                          // peer ID of who brought it, or announced it; empty: not told
+	Orderer       string                 `protobuf:"bytes,7,opt,name=orderer,proto3" json:"orderer,omitempty"`                                    // instead, by its name in the channel's configuration
+	Bytes         uint64                 `protobuf:"varint,8,opt,name=bytes,proto3" json:"bytes,omitempty"`                                       // of chunks or parts that had come for it by then
+	Size          uint64                 `protobuf:"varint,9,opt,name=size,proto3" json:"size,omitempty"`                                         // of its body, where that was announced
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TraceAnswer) Reset() {
+	*x = TraceAnswer{}
+	mi := &file_wire_wire_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TraceAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TraceAnswer) ProtoMessage() {}
+
+func (x *TraceAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_wire_wire_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TraceAnswer.ProtoReflect.Descriptor instead.
+func (*TraceAnswer) Descriptor() ([]byte, []int) {
+	return file_wire_wire_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *TraceAnswer) GetNow() uint64 {
+	if x != nil {
+		return x.Now
+	}
+	return 0
+}
+
+func (x *TraceAnswer) GetPath() TraceAnswer_Path {
+	if x != nil {
+		return x.Path
+	}
+	return TraceAnswer_PATH_UNSPECIFIED
+}
+
+func (x *TraceAnswer) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *TraceAnswer) GetCame() uint64 {
+	if x != nil {
+		return x.Came
+	}
+	return 0
+}
+
+func (x *TraceAnswer) GetDurable() uint64 {
+	if x != nil {
+		return x.Durable
+	}
+	return 0
+}
+
+func (x *TraceAnswer) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *TraceAnswer) GetOrderer() string {
+	if x != nil {
+		return x.Orderer
+	}
+	return ""
+}
+
+func (x *TraceAnswer) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *TraceAnswer) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 // BlocksRequest opens a stream of kind "blocks".
 type BlocksRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1213,7 +1425,7 @@ type BlocksRequest struct {
 
 func (x *BlocksRequest) Reset() {
 	*x = BlocksRequest{}
-	mi := &file_wire_wire_proto_msgTypes[9]
+	mi := &file_wire_wire_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1437,7 @@ func (x *BlocksRequest) String() string {
 func (*BlocksRequest) ProtoMessage() {}
 
 func (x *BlocksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[9]
+	mi := &file_wire_wire_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1450,7 @@ func (x *BlocksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlocksRequest.ProtoReflect.Descriptor instead.
 func (*BlocksRequest) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{9}
+	return file_wire_wire_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *BlocksRequest) GetFirst() uint64 {
@@ -1283,7 +1495,7 @@ type BlocksStatus struct {
 
 func (x *BlocksStatus) Reset() {
 	*x = BlocksStatus{}
-	mi := &file_wire_wire_proto_msgTypes[10]
+	mi := &file_wire_wire_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1295,7 +1507,7 @@ func (x *BlocksStatus) String() string {
 func (*BlocksStatus) ProtoMessage() {}
 
 func (x *BlocksStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[10]
+	mi := &file_wire_wire_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1308,7 +1520,7 @@ func (x *BlocksStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BlocksStatus.ProtoReflect.Descriptor instead.
 func (*BlocksStatus) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{10}
+	return file_wire_wire_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *BlocksStatus) GetCode() BlocksStatus_Code {
@@ -1353,7 +1565,7 @@ type ConsenterClaim struct {
 
 func (x *ConsenterClaim) Reset() {
 	*x = ConsenterClaim{}
-	mi := &file_wire_wire_proto_msgTypes[11]
+	mi := &file_wire_wire_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1577,7 @@ func (x *ConsenterClaim) String() string {
 func (*ConsenterClaim) ProtoMessage() {}
 
 func (x *ConsenterClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[11]
+	mi := &file_wire_wire_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,7 +1590,7 @@ func (x *ConsenterClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsenterClaim.ProtoReflect.Descriptor instead.
 func (*ConsenterClaim) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{11}
+	return file_wire_wire_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ConsenterClaim) GetKey() []byte {
@@ -1435,7 +1647,7 @@ type SnapshotManifest struct {
 
 func (x *SnapshotManifest) Reset() {
 	*x = SnapshotManifest{}
-	mi := &file_wire_wire_proto_msgTypes[12]
+	mi := &file_wire_wire_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1659,7 @@ func (x *SnapshotManifest) String() string {
 func (*SnapshotManifest) ProtoMessage() {}
 
 func (x *SnapshotManifest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[12]
+	mi := &file_wire_wire_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1672,7 @@ func (x *SnapshotManifest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotManifest.ProtoReflect.Descriptor instead.
 func (*SnapshotManifest) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{12}
+	return file_wire_wire_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SnapshotManifest) GetFormat() uint32 {
@@ -1583,7 +1795,7 @@ type SnapshotAttestation struct {
 
 func (x *SnapshotAttestation) Reset() {
 	*x = SnapshotAttestation{}
-	mi := &file_wire_wire_proto_msgTypes[13]
+	mi := &file_wire_wire_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +1807,7 @@ func (x *SnapshotAttestation) String() string {
 func (*SnapshotAttestation) ProtoMessage() {}
 
 func (x *SnapshotAttestation) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[13]
+	mi := &file_wire_wire_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +1820,7 @@ func (x *SnapshotAttestation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotAttestation.ProtoReflect.Descriptor instead.
 func (*SnapshotAttestation) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{13}
+	return file_wire_wire_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotAttestation) GetMspId() string {
@@ -1657,7 +1869,7 @@ type SnapshotOffer struct {
 
 func (x *SnapshotOffer) Reset() {
 	*x = SnapshotOffer{}
-	mi := &file_wire_wire_proto_msgTypes[14]
+	mi := &file_wire_wire_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1669,7 +1881,7 @@ func (x *SnapshotOffer) String() string {
 func (*SnapshotOffer) ProtoMessage() {}
 
 func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[14]
+	mi := &file_wire_wire_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1682,7 +1894,7 @@ func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
 func (*SnapshotOffer) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{14}
+	return file_wire_wire_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotOffer) GetManifest() []byte {
@@ -1713,7 +1925,7 @@ type SnapshotsRequest struct {
 
 func (x *SnapshotsRequest) Reset() {
 	*x = SnapshotsRequest{}
-	mi := &file_wire_wire_proto_msgTypes[15]
+	mi := &file_wire_wire_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1725,7 +1937,7 @@ func (x *SnapshotsRequest) String() string {
 func (*SnapshotsRequest) ProtoMessage() {}
 
 func (x *SnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[15]
+	mi := &file_wire_wire_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1738,7 +1950,7 @@ func (x *SnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*SnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{15}
+	return file_wire_wire_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotsRequest) GetWhat() SnapshotsRequest_What {
@@ -1789,7 +2001,7 @@ type SnapshotsStatus struct {
 
 func (x *SnapshotsStatus) Reset() {
 	*x = SnapshotsStatus{}
-	mi := &file_wire_wire_proto_msgTypes[16]
+	mi := &file_wire_wire_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1801,7 +2013,7 @@ func (x *SnapshotsStatus) String() string {
 func (*SnapshotsStatus) ProtoMessage() {}
 
 func (x *SnapshotsStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[16]
+	mi := &file_wire_wire_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1814,7 +2026,7 @@ func (x *SnapshotsStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotsStatus.ProtoReflect.Descriptor instead.
 func (*SnapshotsStatus) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{16}
+	return file_wire_wire_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotsStatus) GetCode() SnapshotsStatus_Code {
@@ -1858,7 +2070,7 @@ type Evidence struct {
 
 func (x *Evidence) Reset() {
 	*x = Evidence{}
-	mi := &file_wire_wire_proto_msgTypes[17]
+	mi := &file_wire_wire_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +2082,7 @@ func (x *Evidence) String() string {
 func (*Evidence) ProtoMessage() {}
 
 func (x *Evidence) ProtoReflect() protoreflect.Message {
-	mi := &file_wire_wire_proto_msgTypes[17]
+	mi := &file_wire_wire_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +2095,7 @@ func (x *Evidence) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Evidence.ProtoReflect.Descriptor instead.
 func (*Evidence) Descriptor() ([]byte, []int) {
-	return file_wire_wire_proto_rawDescGZIP(), []int{17}
+	return file_wire_wire_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Evidence) GetVersion() uint32 {
@@ -2049,7 +2261,26 @@ const file_wire_wire_proto_rawDesc = "" +
 	"\x03ask\x18\a \x01(\bR\x03ask\":\n" +
 	"\bSighting\x12\x18\n" +
 	"\aorderer\x18\x01 \x01(\tR\aorderer\x12\x14\n" +
-	"\x05block\x18\x02 \x01(\fR\x05block\"j\n" +
+	"\x05block\x18\x02 \x01(\fR\x05block\"&\n" +
+	"\fTraceRequest\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\"\xe5\x02\n" +
+	"\vTraceAnswer\x12\x10\n" +
+	"\x03now\x18\x01 \x01(\x04R\x03now\x127\n" +
+	"\x04path\x18\x02 \x01(\x0e2#.grapevine.wire.v1.TraceAnswer.PathR\x04path\x12\x12\n" +
+	"\x04hash\x18\x03 \x01(\fR\x04hash\x12\x12\n" +
+	"\x04came\x18\x04 \x01(\x04R\x04came\x12\x18\n" +
+	"\adurable\x18\x05 \x01(\x04R\adurable\x12\x12\n" +
+	"\x04from\x18\x06 \x01(\fR\x04from\x12\x18\n" +
+	"\aorderer\x18\a \x01(\tR\aorderer\x12\x14\n" +
+	"\x05bytes\x18\b \x01(\x04R\x05bytes\x12\x12\n" +
+	"\x04size\x18\t \x01(\x04R\x04size\"q\n" +
+	"\x04Path\x12\x14\n" +
+	"\x10PATH_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vPATH_INLINE\x10\x01\x12\x0f\n" +
+	"\vPATH_DIRECT\x10\x02\x12\x10\n" +
+	"\fPATH_STRIPED\x10\x03\x12\r\n" +
+	"\tPATH_PULL\x10\x04\x12\x10\n" +
+	"\fPATH_ORDERER\x10\x05\"j\n" +
 	"\rBlocksRequest\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x14\n" +
@@ -2153,44 +2384,48 @@ func file_wire_wire_proto_rawDescGZIP() []byte {
 	return file_wire_wire_proto_rawDescData
 }
 
-var file_wire_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_wire_wire_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_wire_wire_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_wire_wire_proto_goTypes = []any{
 	(Claim_Act)(0),              // 0: grapevine.wire.v1.Claim.Act
-	(BlocksStatus_Code)(0),      // 1: grapevine.wire.v1.BlocksStatus.Code
-	(SnapshotsRequest_What)(0),  // 2: grapevine.wire.v1.SnapshotsRequest.What
-	(SnapshotsStatus_Code)(0),   // 3: grapevine.wire.v1.SnapshotsStatus.Code
-	(Evidence_Kind)(0),          // 4: grapevine.wire.v1.Evidence.Kind
-	(*Announcement)(nil),        // 5: grapevine.wire.v1.Announcement
-	(*Alive)(nil),               // 6: grapevine.wire.v1.Alive
-	(*Lead)(nil),                // 7: grapevine.wire.v1.Lead
-	(*SignedAlive)(nil),         // 8: grapevine.wire.v1.SignedAlive
-	(*Word)(nil),                // 9: grapevine.wire.v1.Word
-	(*Claim)(nil),               // 10: grapevine.wire.v1.Claim
-	(*SignedClaim)(nil),         // 11: grapevine.wire.v1.SignedClaim
-	(*Ballot)(nil),              // 12: grapevine.wire.v1.Ballot
-	(*Sighting)(nil),            // 13: grapevine.wire.v1.Sighting
-	(*BlocksRequest)(nil),       // 14: grapevine.wire.v1.BlocksRequest
-	(*BlocksStatus)(nil),        // 15: grapevine.wire.v1.BlocksStatus
-	(*ConsenterClaim)(nil),      // 16: grapevine.wire.v1.ConsenterClaim
-	(*SnapshotManifest)(nil),    // 17: grapevine.wire.v1.SnapshotManifest
-	(*SnapshotAttestation)(nil), // 18: grapevine.wire.v1.SnapshotAttestation
-	(*SnapshotOffer)(nil),       // 19: grapevine.wire.v1.SnapshotOffer
-	(*SnapshotsRequest)(nil),    // 20: grapevine.wire.v1.SnapshotsRequest
-	(*SnapshotsStatus)(nil),     // 21: grapevine.wire.v1.SnapshotsStatus
-	(*Evidence)(nil),            // 22: grapevine.wire.v1.Evidence
+	(TraceAnswer_Path)(0),       // 1: grapevine.wire.v1.TraceAnswer.Path
+	(BlocksStatus_Code)(0),      // 2: grapevine.wire.v1.BlocksStatus.Code
+	(SnapshotsRequest_What)(0),  // 3: grapevine.wire.v1.SnapshotsRequest.What
+	(SnapshotsStatus_Code)(0),   // 4: grapevine.wire.v1.SnapshotsStatus.Code
+	(Evidence_Kind)(0),          // 5: grapevine.wire.v1.Evidence.Kind
+	(*Announcement)(nil),        // 6: grapevine.wire.v1.Announcement
+	(*Alive)(nil),               // 7: grapevine.wire.v1.Alive
+	(*Lead)(nil),                // 8: grapevine.wire.v1.Lead
+	(*SignedAlive)(nil),         // 9: grapevine.wire.v1.SignedAlive
+	(*Word)(nil),                // 10: grapevine.wire.v1.Word
+	(*Claim)(nil),               // 11: grapevine.wire.v1.Claim
+	(*SignedClaim)(nil),         // 12: grapevine.wire.v1.SignedClaim
+	(*Ballot)(nil),              // 13: grapevine.wire.v1.Ballot
+	(*Sighting)(nil),            // 14: grapevine.wire.v1.Sighting
+	(*TraceRequest)(nil),        // 15: grapevine.wire.v1.TraceRequest
+	(*TraceAnswer)(nil),         // 16: grapevine.wire.v1.TraceAnswer
+	(*BlocksRequest)(nil),       // 17: grapevine.wire.v1.BlocksRequest
+	(*BlocksStatus)(nil),        // 18: grapevine.wire.v1.BlocksStatus
+	(*ConsenterClaim)(nil),      // 19: grapevine.wire.v1.ConsenterClaim
+	(*SnapshotManifest)(nil),    // 20: grapevine.wire.v1.SnapshotManifest
+	(*SnapshotAttestation)(nil), // 21: grapevine.wire.v1.SnapshotAttestation
+	(*SnapshotOffer)(nil),       // 22: grapevine.wire.v1.SnapshotOffer
+	(*SnapshotsRequest)(nil),    // 23: grapevine.wire.v1.SnapshotsRequest
+	(*SnapshotsStatus)(nil),     // 24: grapevine.wire.v1.SnapshotsStatus
+	(*Evidence)(nil),            // 25: grapevine.wire.v1.Evidence
 }
 var file_wire_wire_proto_depIdxs = []int32{
 	0, // 0: grapevine.wire.v1.Claim.act:type_name -> grapevine.wire.v1.Claim.Act
-	1, // 1: grapevine.wire.v1.BlocksStatus.code:type_name -> grapevine.wire.v1.BlocksStatus.Code
-	2, // 2: grapevine.wire.v1.SnapshotsRequest.what:type_name -> grapevine.wire.v1.SnapshotsRequest.What
-	3, // 3: grapevine.wire.v1.SnapshotsStatus.code:type_name -> grapevine.wire.v1.SnapshotsStatus.Code
-	4, // 4: grapevine.wire.v1.Evidence.kind:type_name -> grapevine.wire.v1.Evidence.Kind
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	1, // 1: grapevine.wire.v1.TraceAnswer.path:type_name -> grapevine.wire.v1.TraceAnswer.Path
+	2, // 2: grapevine.wire.v1.BlocksStatus.code:type_name -> grapevine.wire.v1.BlocksStatus.Code
+	3, // 3: grapevine.wire.v1.SnapshotsRequest.what:type_name -> grapevine.wire.v1.SnapshotsRequest.What
+	4, // 4: grapevine.wire.v1.SnapshotsStatus.code:type_name -> grapevine.wire.v1.SnapshotsStatus.Code
+	5, // 5: grapevine.wire.v1.Evidence.kind:type_name -> grapevine.wire.v1.Evidence.Kind
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_wire_wire_proto_init() }
@@ -2203,8 +2438,8 @@ func file_wire_wire_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_wire_wire_proto_rawDesc), len(file_wire_wire_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   18,
+			NumEnums:      6,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -40,9 +40,8 @@ type Config struct {
 	Told func(from peer.ID, announcement []byte) error
 	// Tell publishes this node's own announcement.
 	Tell func(ctx context.Context, h *Head) error
-	// Deliver takes a block that came whole and is true in itself, and by whom
-	// it was announced.
-	Deliver func(c *block.Checked, from peer.ID)
+	// Deliver takes a block that came whole and is true in itself, and how.
+	Deliver func(c *block.Checked, a Arrival)
 	// Pull takes a block that this Cast can't bring, and who may have it.
 	Pull func(h *Head, from []peer.ID)
 	// Expect says until when a block is on its way here; the zero time: no more.
@@ -54,6 +53,14 @@ type Config struct {
 	Coder   *Coder  // nil: one of its own
 	Budget  *Budget // nil: one of its own
 	Logger  *slog.Logger
+}
+
+// An Arrival is how a block came.
+type Arrival struct {
+	From  peer.ID // who announced it, and if it came whole sent it
+	Path  Path    // PathDirect: whole; PathStriped: in chunks, by whichever way
+	Bytes int     // of chunks and parts that came for it by then
+	Size  int     // of its body
 }
 
 // A Cast is one channel's. It is safe for concurrent use.

@@ -219,6 +219,7 @@ type (
 		head    *Head
 		slab    *slab
 		direct  *direct // if the body came whole
+		came    int     // bytes of chunks and parts, so far
 	}
 	fxEncode struct {
 		session sessionID

@@ -152,7 +152,7 @@ func quietCast(t testing.TB) (*Cast, map[string]int) {
 		Open:    func(context.Context, peer.ID) (network.Stream, error) { return nil, errors.New("nobody") },
 		Told:    func(peer.ID, []byte) error { return wire.NotCanonical },
 		Tell:    func(context.Context, *Head) error { return nil },
-		Deliver: func(*block.Checked, peer.ID) {}, Pull: func(*Head, []peer.ID) {}, Expect: func(uint64, time.Time) {},
+		Deliver: func(*block.Checked, Arrival) {}, Pull: func(*Head, []peer.ID) {}, Expect: func(uint64, time.Time) {},
 		Refused: func(_ peer.ID, r *wire.Reason) { refused[r.Code()]++ },
 	})
 	require.NoError(t, err)

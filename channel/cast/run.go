@@ -240,7 +240,11 @@ func (c *Cast) judge(fx fxJudge) event {
 	checked, err := block.Check(c.conf.Rules(), raw())
 	if err == nil {
 		c.note(func(s *Stats) { s.Blocks++ })
-		c.conf.Deliver(checked, fx.head.Announcer)
+		a := Arrival{From: fx.head.Announcer, Path: PathStriped, Bytes: fx.came, Size: int(fx.head.Size)}
+		if fx.direct != nil {
+			a.From, a.Path = fx.direct.from, PathDirect
+		}
+		c.conf.Deliver(checked, a)
 		return evJudged{session: fx.session}
 	}
 	c.log.Warn("a cast gave no block", "block", fx.head.Number, "announcer", fx.head.Announcer, "err", err)

@@ -35,6 +35,7 @@ type session struct {
 	striped    bool     // it comes in chunks; parts aren't taken any more
 	sliced     bool     // all chunks are here, from this node's own encoding
 	wanting    []evNeed // until it is
+	came       int      // bytes of chunks and parts, those that nobody needed included
 	announcers []peer.ID
 	far        map[peer.ID]*far
 
@@ -164,7 +165,7 @@ func (c *core) chunk(e evChunk, now time.Time) {
 		c.park(e, now)
 		return
 	}
-	if ok, err := c.wants(e.from, e.chunk, len(e.chunk.data)); !ok {
+	if ok, err := c.useful(e.from, e.chunk, len(e.chunk.data)); !ok {
 		if err == nil {
 			err = Duplicate
 		}
@@ -314,7 +315,7 @@ func (c *core) judge(s *session) {
 		}
 	}
 	s.state = judging
-	c.do(fxJudge{s.id, s.head, s.slab, nil})
+	c.do(fxJudge{s.id, s.head, s.slab, nil, s.came})
 }
 
 // judged takes up whether the body is the one that the orderers signed. If not,
@@ -452,6 +453,13 @@ func (c *core) forgetKnown(p peer.ID) {
 // need not be read into memory and hashed. An error says that nobody honest
 // would send it.
 func (c *core) wants(from peer.ID, ch chunk, length int) (bool, error) {
+	if s := c.sessions[ch.session]; s != nil {
+		s.came += length
+	}
+	return c.useful(from, ch, length)
+}
+
+func (c *core) useful(from peer.ID, ch chunk, length int) (bool, error) {
 	s := c.sessions[ch.session]
 	if s == nil {
 		return !c.over.has(ch.session), nil

@@ -27,6 +27,9 @@ type direct struct {
 // needs it. An error says that nobody honest would send it.
 func (c *core) place(from peer.ID, id sessionID, offset, length int) (room []byte, why *wire.Reason, err error) {
 	s := c.sessions[id]
+	if s != nil {
+		s.came += length
+	}
 	switch {
 	case s == nil && c.over.has(id):
 		return nil, Duplicate, nil
@@ -64,7 +67,7 @@ func (c *core) part(e evPart, now time.Time) {
 	s.moved = now
 	if s.direct.came += e.length; s.direct.came == s.shape.Size {
 		s.state = judging
-		c.do(fxJudge{s.id, s.head, s.slab, s.direct})
+		c.do(fxJudge{s.id, s.head, s.slab, s.direct, s.came})
 	}
 }
 

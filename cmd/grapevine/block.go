@@ -21,7 +21,7 @@ func newBlockCmd(a *app) *cobra.Command {
 		Use: "block", Short: "Read, follow, verify and export blocks", GroupID: groupChannels,
 		Example: "  grapevine block get mychannel newest\n  grapevine block tail mychannel --from 0\n  grapevine block verify --genesis genesis.block --blocks blocks/",
 	}
-	c.AddCommand(newBlockGetCmd(a), newBlockTailCmd(a), newBlockVerifyCmd(a), newBlockDecodeCmd(a), newBlockExportCmd(a))
+	c.AddCommand(newBlockGetCmd(a), newBlockTailCmd(a), newBlockVerifyCmd(a), newBlockDecodeCmd(a), newBlockExportCmd(a), newBlockTraceCmd(a))
 	return c
 }
 

@@ -22,7 +22,7 @@ var objects = []any{
 	&PeerList{Items: []Peer{{}}}, &ChannelList{Items: []ChannelItem{{}}},
 	&ChannelInfo{Orgs: []ChannelOrg{{}}, Orderers: []ChannelOrderer{{}}},
 	&ChannelLeaderList{Items: []ChannelLeader{{}}}, &LeaderState{}, &LeaderHistory{Items: []LeaderChange{{}}}, &LeaderYield{}, &ChannelMemberList{Items: []ChannelMember{{}}},
-	&Block{Txs: []Tx{{}}, Signatures: []Signature{{}}}, &BlockVerification{Failures: []BlockFailure{{}}},
+	&Block{Txs: []Tx{{}}, Signatures: []Signature{{}}}, &BlockVerification{Failures: []BlockFailure{{}}}, &BlockTrace{Items: []BlockSighting{{}}},
 	&StateEntry{}, &StateHash{}, &StateHistory{Items: []StateChange{{}}}, &ConfigCheck{Findings: []Finding{{}}}, &ConfigValueList{Items: []ConfigValue{{}}}, &ConfigKey{},
 	&PeerInfo{Memberships: []PeerMembership{{Streams: []PeerStream{{}}}}, Connections: []PeerConnection{{}}}, &PeerPing{}, &PeerAction{},
 	&PeerRTT{Items: []PeerLeg{{}}}, &AnchorList{Items: []Anchor{{}}},

@@ -90,6 +90,7 @@ func (s *Server) reading(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/channels/{ch}/upkeep", s.handle(s.upkeep))
 	mux.HandleFunc("GET /api/v1/channels/{ch}/height", s.handle(s.height))
 	mux.HandleFunc("GET /api/v1/channels/{ch}/blocks/{n}", s.handle(s.block))
+	mux.HandleFunc("GET /api/v1/channels/{ch}/blocks/{n}/trace", s.handle(s.trace))
 	mux.HandleFunc("GET /api/v1/channels/{ch}/blocks", s.tail)
 	mux.HandleFunc("GET /api/v1/channels/{ch}/raw", s.raw)
 	mux.HandleFunc("GET /api/v1/channels/{ch}/verification", s.handle(s.verify))

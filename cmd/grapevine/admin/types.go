@@ -346,6 +346,33 @@ type BlockVerification struct {
 	ElapsedMs int64          `json:"elapsedMs"`
 }
 
+// BlockTrace is `block trace`: how a block came to the channel's members.
+type BlockTrace struct {
+	Meta
+	Channel  string          `json:"channel"`
+	Number   uint64          `json:"number"`
+	Hash     string          `json:"hash"`
+	Asked    int             `json:"asked"`    // members, this one included
+	Known    int             `json:"known"`    // of which so many could tell
+	SpreadMs float64         `json:"spreadMs"` // from the first to the last of these
+	Items    []BlockSighting `json:"items"`    // by time; who couldn't tell at the end
+}
+
+// BlockSighting is how a block came to one member. Times are by the asked node's
+// clock.
+type BlockSighting struct {
+	NodeRef
+	Self       bool    `json:"self"`
+	Path       string  `json:"path"`       // "orderer", "inline", "direct", "striped", "pull", or "" if it couldn't tell
+	From       string  `json:"from"`       // the peer's or orderer's name
+	FromPeerID string  `json:"fromPeerId"` // or ""
+	At         Time    `json:"at"`
+	AfterMs    float64 `json:"afterMs"`   // the first one had it
+	DurableMs  float64 `json:"durableMs"` // from At to its ledger; 0: not yet
+	Copies     float64 `json:"copies"`    // bytes that came until then, for each of the block's data
+	Message    string  `json:"message"`   // why it couldn't tell
+}
+
 // BlockExport is `block export`.
 type BlockExport struct {
 	Meta

@@ -106,7 +106,7 @@ var entries = []Entry{
 	{"STA013", "the disk gave back something else than was written", "", []string{"check the disk; move the data folder away and fetch the chain again"}, ExitFailed, []string{"ledger.corrupt"}},
 	{"STA031", "the world state differs between peers", "peers that judged the same blocks found different states", []string{"make the one that differs anew: grapevine ledger rebuild-state CH"}, ExitCheck, nil},
 	{"STA030", "what is kept of a channel is damaged", "the disk gave back something else than was written", []string{"let a running node repair it: grapevine state repair CH", "check the disk"}, ExitCheck, nil},
-	{"STA014", "fetching blocks from another peer went wrong", "", nil, ExitFailed, []string{"blocksync.", "cast."}},
+	{"STA014", "fetching blocks from another peer went wrong", "", nil, ExitFailed, []string{"blocksync.", "cast.", "trace."}},
 
 	// ORD: the ordering service.
 	{"ORD001", "the ordering service refused it", "", nil, ExitFailed, []string{"orderer.", "deliver."}},
