@@ -328,19 +328,6 @@ func (c *Channel) Halted() error {
 	return c.ledger.Halted()
 }
 
-// announced takes what the mesh accepted.
-func (c *Channel) announced(a channel.Announced) {
-	if a.Checked != nil {
-		how := "push"
-		if a.From == c.node.host.ID() {
-			how = "orderer" // only a leader publishes
-		}
-		c.sync.Offer(a.Checked, a.From, how)
-		return
-	}
-	c.large(a)
-}
-
 // committed takes up what just became durable, in order, before sync verifies
 // what follows.
 func (c *Channel) committed(bs []block.Verified) error {

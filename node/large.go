@@ -56,6 +56,19 @@ func (c *Channel) newCast() error {
 	return nil
 }
 
+// announced takes what the mesh accepted.
+func (c *Channel) announced(a channel.Announced) {
+	if a.Checked != nil {
+		how := "push"
+		if a.From == c.node.host.ID() {
+			how = "orderer" // only a leader publishes
+		}
+		c.sync.Offer(a.Checked, a.From, how)
+		return
+	}
+	c.large(a)
+}
+
 // large takes the announcement of a block that doesn't fit into it.
 func (c *Channel) large(a channel.Announced) {
 	c.forks.shown(a.Header)
