@@ -68,6 +68,7 @@ func SignAgain(b *common.Block, s msp.Signer) (*common.Block, error) {
 
 // signValue is slot 0 of a block's metadata: value, and one signature over it.
 func signValue(value []byte, h *common.BlockHeader, s msp.Signer) ([]byte, error) {
+	s = msp.Present(s)
 	nonce := make([]byte, 24)
 	rand.Read(nonce) // never fails
 	header, err := proto.Marshal(&common.SignatureHeader{Creator: s.Identity().Serialized(), Nonce: nonce})

@@ -28,6 +28,7 @@ func announce(tag [32]byte, c *block.Checked, roots []byte, self msp.Signer) ([]
 		if err != nil {
 			return nil, claim{}, err
 		}
+		self = msp.Present(self)
 		said.announcer, said.roots = self.Identity().PKIID(), sha256.Sum256(roots)
 		a.Block, a.Announcer = head, said.announcer[:]
 		if a.Signature, err = self.Sign(announcementBytes(a)); err != nil {

@@ -33,10 +33,11 @@ type Submission interface {
 
 // RelayConfig says what one address of a relay serves.
 type RelayConfig struct {
-	Handler     *Handler // serves blocks
-	Submission  func() Submission
-	Certificate tls.Certificate
-	ClientRoots *x509.CertPool // not nil: clients must present a certificate that chains to it
+	Handler    *Handler // serves blocks
+	Submission func() Submission
+	// Certificate is asked for at each handshake.
+	Certificate func() *tls.Certificate
+	ClientRoots func() *x509.CertPool // likewise; not nil: clients must present a certificate that chains to it
 }
 
 // Relay is Fabric's AtomicBroadcast as a relay serves it to unmodified Fabric peers: blocks of its own, verified ledger,

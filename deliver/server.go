@@ -30,9 +30,10 @@ const (
 
 // ServerConfig says how a peer's services are reached.
 type ServerConfig struct {
-	Handler     *Handler
-	Certificate tls.Certificate
-	ClientRoots *x509.CertPool // not nil: clients must present a certificate that chains to it
+	Handler *Handler
+	// Certificate is asked for at each handshake.
+	Certificate func() *tls.Certificate
+	ClientRoots func() *x509.CertPool // likewise; not nil: clients must present a certificate that chains to it
 	// More registers what is served beside, if it isn't nil.
 	More func(grpc.ServiceRegistrar)
 }
@@ -58,11 +59,14 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 }
 
 // serve is a gRPC server over TLS that Fabric's clients get on with, until ctx ends. It closes l.
-func serve(ctx context.Context, l net.Listener, cert tls.Certificate, roots *x509.CertPool, most int, register func(*grpc.Server)) error {
-	conf := &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
-	if roots != nil {
-		conf.ClientCAs, conf.ClientAuth = roots, tls.RequireAndVerifyClientCert
-	}
+func serve(ctx context.Context, l net.Listener, cert func() *tls.Certificate, roots func() *x509.CertPool, most int, register func(*grpc.Server)) error {
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		now := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, Certificates: []tls.Certificate{*cert()}}
+		if roots != nil {
+			now.ClientCAs, now.ClientAuth = roots(), tls.RequireAndVerifyClientCert
+		}
+		return now, nil
+	}}
 	g := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(conf)),
 		grpc.MaxRecvMsgSize(most), grpc.MaxSendMsgSize(maxMessage),

@@ -47,9 +47,9 @@ func newGatewayWorld(t *testing.T, mutual bool) *gatewayWorld {
 	require.NoError(t, err)
 	g := &gatewayWorld{World: w, addr: endpoint(2), roots: x509.NewCertPool()}
 	g.roots.AddCert(o.TLSCA.Certificate())
-	services := node.ClientServices{Address: g.addr, Certificate: cert}
+	services := node.ClientServices{Address: g.addr, Certificate: func() *tls.Certificate { return &cert }}
 	if mutual {
-		services.ClientRoots = g.roots
+		services.ClientRoots = func() *x509.CertPool { return g.roots }
 		shown, err := o.TLS("client")
 		require.NoError(t, err)
 		g.client = &shown

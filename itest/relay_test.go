@@ -81,8 +81,9 @@ func newRelayWorld(t *testing.T, network string, change func([]*standin)) *relay
 	listen, endpoint := loopback(t, 1)
 	cfg.Dir, cfg.Listen, cfg.ExternalEndpoint, cfg.Log, cfg.Role = t.TempDir(), listen(0), endpoint(0), testLog(), "relay"
 	cfg.Leader, cfg.Orderers = election.Static, node.OrdererClient{Overrides: overrides, Stall: 600 * time.Millisecond, MaxBackoff: 100 * time.Millisecond}
-	cfg.Relay = node.RelayServices{Fronts: w.fronts, Certificate: cert}
-	cfg.Clients = node.ClientServices{Address: "127.0.0.1:0", Certificate: cert}
+	shown := func() *tls.Certificate { return &cert }
+	cfg.Relay = node.RelayServices{Fronts: w.fronts, Certificate: shown}
+	cfg.Clients = node.ClientServices{Address: "127.0.0.1:0", Certificate: shown}
 	w.node, err = node.Open(cfg)
 	require.NoError(t, err)
 	w.channel, err = w.node.Join(t.Context(), w.r.chain[0])

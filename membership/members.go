@@ -50,8 +50,8 @@ var log = golog.Logger("grapevine/membership")
 // Config says who we are and whom to tell.
 type Config struct {
 	Self        msp.Signer
-	Chain       [][]byte // our intermediates, DER
-	Tag         [32]byte // of the channel
+	Chain       func() [][]byte // our intermediates, DER, as they are now; nil: none
+	Tag         [32]byte        // of the channel
 	PeerID      peer.ID
 	Endpoint    string        // external endpoint, see [wire.ParseEndpoint]; empty: invisible to other organisations
 	Internal    string        // internal endpoint, likewise, for the own organisation alone
@@ -173,6 +173,9 @@ func New(c Config) (*Members, error) {
 	}
 	if c.Expiry <= 0 {
 		c.Expiry = DefaultExpiry
+	}
+	if c.Chain == nil {
+		c.Chain = func() [][]byte { return nil }
 	}
 	id := c.Self.Identity().PKIID()
 	m := &Members{
@@ -301,6 +304,10 @@ func (m *Members) Rejudge() {
 		m.mu.Unlock()
 	}
 }
+
+// Renewed says that the own certificate is another, under the same key: it is
+// told at once.
+func (m *Members) Renewed() { m.publishSoon() }
 
 // self returns ourselves as a member. Called under mu.
 func (m *Members) self() Member {

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"grapevine/msp"
 	"grapevine/wire"
 )
 
@@ -107,7 +108,7 @@ func (m *Members) say(ctx context.Context, now time.Time, own, left bool) error 
 	if err != nil || wide == nil || !sparse || m.c.Publish == nil {
 		return err
 	}
-	s := &wire.SignedAlive{Alive: wide.Alive, Signature: wide.Signature, Certificate: m.c.Self.Identity().Certificate().Raw, Chain: m.c.Chain}
+	s := &wire.SignedAlive{Alive: wide.Alive, Signature: wide.Signature, Certificate: wide.Certificate, Chain: m.c.Chain()}
 	return m.c.Publish(ctx, s)
 }
 
@@ -125,7 +126,8 @@ func (m *Members) sign(now time.Time, own, left bool) error {
 		return err
 	}
 	m.lead = me.Lead
-	sum := sha256.Sum256(m.c.Self.Identity().Certificate().Raw)
+	signer := msp.Present(m.c.Self)
+	sum := sha256.Sum256(signer.Identity().Certificate().Raw)
 	a := &wire.Alive{
 		Tag: m.c.Tag[:], PkiId: m.id[:], MspId: me.MSPID, PeerId: []byte(me.Peer),
 		Incarnation: m.incarnation, Sequence: 2*m.round - 1, SentAt: uint64(now.UnixMilli()),
@@ -135,14 +137,14 @@ func (m *Members) sign(now time.Time, own, left bool) error {
 	a.StateHeight, a.StateHash = m.state()
 	if len(m.at.wide) > 0 {
 		m.stats.Signed++
-		if m.wide, err = sign(a, m.c.Self, nil); err != nil {
+		if m.wide, err = sign(a, signer, nil); err != nil {
 			return err
 		}
 	}
 	if own || len(m.at.wide) == 0 {
 		m.stats.Signed++
 		a.Own, a.Internal, a.Sequence = true, m.at.own, 2*m.round
-		if m.own, err = sign(a, m.c.Self, nil); err != nil {
+		if m.own, err = sign(a, signer, nil); err != nil {
 			return err
 		}
 	}

@@ -480,7 +480,7 @@ func (m *Members) greetAs(t *talk, own, certificate bool, now time.Time) {
 		return // we are invisible to it
 	}
 	if certificate {
-		s = &wire.SignedAlive{Alive: s.Alive, Signature: s.Signature, Certificate: m.c.Self.Identity().Certificate().Raw, Chain: m.c.Chain}
+		s = &wire.SignedAlive{Alive: s.Alive, Signature: s.Signature, Certificate: s.Certificate, Chain: m.c.Chain()}
 	}
 	m.tell(t, s)
 }

@@ -174,7 +174,7 @@ func (c *Channel) rooms() error {
 		return fmt.Errorf("reading the last incarnation: %w", err)
 	}
 	c.members, err = membership.New(membership.Config{
-		Self: n.cfg.Signer, Chain: n.cfg.Chain, Tag: c.tag, PeerID: n.host.ID(),
+		Self: n.signer, Chain: n.signer.Chain, Tag: c.tag, PeerID: n.host.ID(),
 		Endpoint: n.cfg.ExternalEndpoint, Internal: n.internal, Loopback: n.loopback(), Role: n.cfg.Role, Version: n.cfg.Version,
 		Incarnation: incarnation, Period: n.cfg.Alive, Suspicion: n.cfg.Suspicion, Expiry: n.cfg.AliveExpiry,
 		Tip:   func() (uint64, [32]byte) { t := c.ledger.Tip(); return t.Height, t.Hash },
@@ -221,7 +221,7 @@ func (c *Channel) rooms() error {
 		Channel: c.name, Tag: c.tag, Members: c.expected(), Rules: rules, Height: c.ledger.Height, Window: window,
 		Identify: n.Identify,
 		Known:    c.known,
-		Self:     n.cfg.Signer,
+		Self:     n.signer,
 		Roots:    cast.CheckRoots,
 		Lied:     c.contradicted,
 		Deliver:  c.announced,

@@ -25,11 +25,12 @@ import (
 // over gRPC: protos.Deliver, and of protos.Endorser and discovery.Discovery what
 // operators ask. The zero value serves nothing.
 type ClientServices struct {
-	Address     string // host:port to listen on; "" is off
-	Certificate tls.Certificate
-	ClientRoots *x509.CertPool // not nil: clients must present a certificate that chains to it
-	MaxStreams  int            // served at once; 0: 2500
-	TimeWindow  time.Duration  // how far a request's clock may be off; 0: 15 minutes
+	Address string // host:port to listen on; "" is off
+	// Certificate is asked for at each handshake.
+	Certificate func() *tls.Certificate
+	ClientRoots func() *x509.CertPool // likewise; not nil: clients must present a certificate that chains to it
+	MaxStreams  int                   // served at once; 0: 2500
+	TimeWindow  time.Duration         // how far a request's clock may be off; 0: 15 minutes
 }
 
 // clients is the gRPC listener for client SDKs.

@@ -207,7 +207,7 @@ func TestOrderersWithMutualTLS(t *testing.T) {
 	ctx := patience(t)
 	b := newBench(t, 3)
 	for i := range b.configs {
-		b.configs[i].ClientRoots = b.w.orgs[0].TLSPool()
+		b.configs[i].ClientRoots = b.w.orgs[0].TLSPool
 	}
 	cert, err := b.w.orgs[0].TLS("client", "localhost")
 	require.NoError(t, err)

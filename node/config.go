@@ -153,8 +153,9 @@ type OrdererClient struct {
 	// Overrides replaces endpoints of the channel configuration, by exact
 	// host:port.
 	Overrides map[string]Override
-	// Certificate is offered to the orderer's TLS; nil: none.
-	Certificate *tls.Certificate
+	// Certificate is offered to the orderers' TLS, and asked for at each
+	// connection; nil, or returning nil: none.
+	Certificate func() *tls.Certificate
 
 	// Dial makes a connection to an orderer's host:port, beneath TLS; nil: over TCP.
 	Dial func(ctx context.Context, addr string) (net.Conn, error)

@@ -17,7 +17,7 @@ import (
 func (c *Channel) newElection(refused func(*wire.Reason)) (*election.Election, error) {
 	n := c.node
 	conf := election.Config{
-		Mode: n.cfg.Leader, Timing: n.cfg.Election, Self: n.cfg.Signer, Tag: c.tag, Expects: c.expectsOthers(),
+		Mode: n.cfg.Leader, Timing: n.cfg.Election, Self: n.signer, Tag: c.tag, Expects: c.expectsOthers(),
 		Open: func(ctx context.Context, p peer.ID) (network.Stream, error) {
 			return c.view.Stream(network.WithNoDial(ctx, "members are met by the node"), p, wire.KindElection)
 		},

@@ -45,13 +45,24 @@ func (s *stack) watchExpiry(ctx context.Context, m *metrics, certificates func()
 	}
 }
 
-// certificates are the peer's, by their use.
-func (n *Node) certificates() map[string]*x509.Certificate {
-	return map[string]*x509.Certificate{"sign": n.cfg.Signer.Identity().Certificate()}
+// Certificates are the node's own, by their use: "sign", and "tls" if it shows
+// one to others; of several the one that ends first.
+func (n *Node) Certificates() map[string]*x509.Certificate {
+	out := map[string]*x509.Certificate{"sign": n.Identity().Certificate()}
+	for _, get := range []func() *tls.Certificate{n.cfg.Orderers.Certificate, n.cfg.Clients.Certificate, n.cfg.Relay.Certificate} {
+		if get == nil {
+			continue
+		}
+		if pair := get(); pair != nil && pair.Leaf != nil && (out["tls"] == nil || pair.Leaf.NotAfter.Before(out["tls"].NotAfter)) {
+			out["tls"] = pair.Leaf
+		}
+	}
+	return out
 }
 
-func (o *Orderer) certificates() map[string]*x509.Certificate {
-	return map[string]*x509.Certificate{"sign": o.cfg.Signer.Identity().Certificate(), "tls": o.pairs()[0].Leaf}
+// Certificates are the node's own, by their use.
+func (o *Orderer) Certificates() map[string]*x509.Certificate {
+	return map[string]*x509.Certificate{"sign": o.Identity().Certificate(), "tls": o.pairs()[0].Leaf}
 }
 
 // SetCertificate shows another TLS certificate from the next handshake on. With

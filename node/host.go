@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -16,6 +17,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/host"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/libp2p/go-libp2p/core/protocol"
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
@@ -83,7 +85,10 @@ type stack struct {
 	guard   *guard
 	host    host.Host
 	quic    *quicTransport
-	renewed chan struct{} // holds that the own binding was renewed
+	renewed chan struct{}                // holds that the own binding was renewed
+	told    func(peer.ID) []ma.Multiaddr // where a host says that it can be reached; may be nil
+	renewal sync.Mutex                   // serialises Renew
+	binding sync.Mutex                   // serialises renew
 }
 
 func newStack(log *slog.Logger) stack { return stack{log: log, renewed: make(chan struct{}, 1)} }

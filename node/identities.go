@@ -72,6 +72,9 @@ func (s *stack) showBindings(ctx context.Context) error {
 
 func (s *stack) showBinding(ctx context.Context, p peer.ID) {
 	addrs := s.host.Peerstore().Addrs(p)
+	if s.told != nil {
+		addrs = append(addrs, s.told(p)...)
+	}
 	for _, c := range s.host.Network().ConnsToPeer(p) {
 		if c.Stat().Direction == network.DirOutbound {
 			addrs = append(addrs, c.RemoteMultiaddr())
@@ -138,6 +141,8 @@ func wasSupplanted(c network.Conn) bool {
 // renew shows a new binding in every handshake from now on, on both
 // transports; open connections live on.
 func (s *stack) renew() error {
+	s.binding.Lock()
+	defer s.binding.Unlock()
 	template, err := s.own.renew(s.guard.now())
 	if err != nil {
 		return err

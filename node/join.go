@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
@@ -37,7 +36,7 @@ func (n *Node) joinLater(ctx context.Context, b *common.Block, by SyncMode) (*Ch
 	}
 	o := n.cfg.Orderers
 	genesis, err := orderer.NewClient(orderer.ClientConfig{
-		Channel: conf.Channel(), Signer: n.cfg.Signer, ClientCert: func() *tls.Certificate { return o.Certificate },
+		Channel: conf.Channel(), Signer: n.signer, ClientCert: o.Certificate,
 		Endpoints: func() []orderer.Endpoint { return n.endpointsOf(conf) },
 		Dial:      o.Dial, DialTimeout: o.DialTimeout, Logger: n.log,
 	}).Genesis(ctx, b.Header)

@@ -3,7 +3,6 @@ package node
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"sync"
 	"time"
@@ -94,7 +93,7 @@ func (c *Channel) newSource() Source {
 func (c *Channel) clientConfig() orderer.ClientConfig {
 	o := c.node.cfg.Orderers
 	return orderer.ClientConfig{
-		Channel: c.name, Signer: c.node.cfg.Signer, Endpoints: c.endpoints, ClientCert: func() *tls.Certificate { return o.Certificate },
+		Channel: c.name, Signer: c.node.signer, Endpoints: c.endpoints, ClientCert: o.Certificate,
 		Dial: o.Dial, DialTimeout: o.DialTimeout, MinBackoff: o.MinBackoff, MaxBackoff: o.MaxBackoff, Stall: c.stall(),
 		Attest: c.attest,
 		Logger: c.log,

@@ -61,6 +61,7 @@ type Node struct {
 	budget    *cast.Budget
 	db        *ledger.DB
 	evidence  *evidences
+	signer    *msp.Renewable // in place of cfg.Signer and cfg.Chain
 	meet      *meeting
 	clients   *clients // nil: none are served
 	relays    relays
@@ -125,7 +126,8 @@ func (n *Node) open() error {
 	if err != nil {
 		return err
 	}
-	n.own = &credentials{host: key, signer: n.cfg.Signer, chain: n.cfg.Chain, networkID: n.cfg.NetworkID, life: n.cfg.BindingLife}
+	n.signer = msp.NewRenewable(n.cfg.Signer, n.cfg.Chain)
+	n.own = &credentials{host: key, signer: n.signer, networkID: n.cfg.NetworkID, life: n.cfg.BindingLife}
 	n.guard = newGuard(n.cfg.NetworkID, n.metrics.handshakeRefused)
 	n.guard.supplant = n.supplanted
 	if err := n.loadBans(); err != nil {
@@ -148,6 +150,7 @@ func (n *Node) open() error {
 	if err != nil {
 		return err
 	}
+	n.told = n.toldOf
 	n.meet = newMeeting(n)
 	n.host.Network().Notify(&network.NotifyBundle{ConnectedF: n.connected, DisconnectedF: n.disconnected})
 	n.door = channel.NewDoor(n.host)
@@ -203,7 +206,7 @@ func (n *Node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.watchDamage(gctx) })
 	g.Go(func() error { return n.watchIdentities(gctx) })
 	g.Go(func() error { return n.showBindings(gctx) })
-	g.Go(func() error { return n.watchExpiry(gctx, n.metrics, n.certificates) })
+	g.Go(func() error { return n.watchExpiry(gctx, n.metrics, n.Certificates) })
 	g.Go(func() error { return n.meet.run(gctx) })
 	if n.clients != nil {
 		g.Go(func() error { return n.clients.server.Run(gctx, n.clients.listener) })
@@ -425,7 +428,7 @@ func (n *Node) PeerID() peer.ID { return n.host.ID() }
 func (n *Node) Role() string { return n.cfg.Role }
 
 // Identity is the node's MSP identity.
-func (n *Node) Identity() *msp.Identity { return n.cfg.Signer.Identity() }
+func (n *Node) Identity() *msp.Identity { return n.signer.Identity() }
 
 func (n *Node) connected(_ network.Network, c network.Conn) {
 	if !n.guard.connected(c.RemotePeer()) {

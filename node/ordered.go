@@ -71,7 +71,7 @@ func newOrdered(o *Orderer, led *ledger.Ledger) (*ordered, error) {
 	c.chain, err = orderer.NewChain(orderer.ChainConfig{
 		Name:    led.Name(),
 		Channel: func() orderer.Channel { return c.conf.Load() },
-		Ledger:  led, Signer: o.cfg.Signer,
+		Ledger:  led, Signer: o.signer,
 		Dir:         o.raftDir(led.Name()),
 		Keys:        o.keys,
 		Links:       c.links,

@@ -55,7 +55,7 @@ type OrdererConfig struct {
 	// Certificate is the gRPC server's. With ClientRoots, clients must show one
 	// of theirs.
 	Certificate tls.Certificate
-	ClientRoots *x509.CertPool
+	ClientRoots func() *x509.CertPool // asked for at each handshake
 
 	InMemory bool
 	Libp2p   []libp2p.Option
@@ -74,6 +74,7 @@ type Orderer struct {
 	metrics  *metrics
 	db       *ledger.DB
 	evidence *evidences
+	signer   *msp.Renewable // in place of cfg.Signer and cfg.Chain
 	door     *channel.Door
 	tls      atomic.Pointer[[]tls.Certificate] // own TLS certificates, the newest first; swapped whole
 	listener net.Listener
@@ -179,7 +180,8 @@ func (o *Orderer) openHost() error {
 	if err != nil {
 		return err
 	}
-	o.own = &credentials{host: key, signer: o.cfg.Signer, chain: o.cfg.Chain, networkID: o.cfg.NetworkID, life: bindingLife}
+	o.signer = msp.NewRenewable(o.cfg.Signer, o.cfg.Chain)
+	o.own = &credentials{host: key, signer: o.signer, networkID: o.cfg.NetworkID, life: bindingLife}
 	o.guard = newGuard(o.cfg.NetworkID, o.metrics.handshakeRefused)
 	o.guard.supplant = o.supplant
 	o.guard.setJudge("", membersOf(o.cfg.MSP))
@@ -239,7 +241,7 @@ func (o *Orderer) Run(ctx context.Context) error {
 	g.Go(func() error { return o.server.Run(gctx, o.listener) })
 	g.Go(func() error { return o.watchIdentities(gctx) })
 	g.Go(func() error { return o.showBindings(gctx) })
-	g.Go(func() error { return o.watchExpiry(gctx, o.metrics, o.certificates) })
+	g.Go(func() error { return o.watchExpiry(gctx, o.metrics, o.Certificates) })
 	g.Go(func() error {
 		select {
 		case err := <-o.broken:
@@ -362,7 +364,7 @@ func (o *Orderer) clientRoots() func() *x509.CertPool {
 		return nil
 	}
 	return func() *x509.CertPool {
-		pool := o.cfg.ClientRoots.Clone()
+		pool := o.cfg.ClientRoots().Clone()
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		for _, c := range o.chains {
@@ -382,6 +384,9 @@ func (o *Orderer) Address() string { return o.listener.Addr().String() }
 // Following is how many streams of this node wait for all blocks to come: one
 // for each peer that pulls from it, on each channel.
 func (o *Orderer) Following() int { return o.deliver.Following() }
+
+// Identity is the node's MSP identity.
+func (o *Orderer) Identity() *msp.Identity { return o.signer.Identity() }
 
 // PeerID is the libp2p peer ID of the node's host key.
 func (o *Orderer) PeerID() peer.ID { return o.host.ID() }

@@ -183,7 +183,7 @@ func (o *Orderer) onboard(conf *channel.Config) {
 func (o *Orderer) findGenesis(ctx context.Context, j *joining) error {
 	name := j.conf.Channel()
 	client := orderer.NewClient(orderer.ClientConfig{
-		Channel: name, Signer: o.cfg.Signer, ClientCert: func() *tls.Certificate { return &o.pairs()[0] }, Avoid: o.keys, Logger: o.log,
+		Channel: name, Signer: o.signer, ClientCert: func() *tls.Certificate { return &o.pairs()[0] }, Avoid: o.keys, Logger: o.log,
 		Endpoints: func() []orderer.Endpoint { return endpointsOf(j.conf) },
 	})
 	for b, err := range client.Blocks(ctx, 0) {

@@ -19,11 +19,12 @@ import (
 // its own verified ledger, and submissions handed on to the real orderers. The
 // zero value serves nothing.
 type RelayServices struct {
-	Fronts      []Front
-	Certificate tls.Certificate
-	ClientRoots *x509.CertPool // not nil: clients must present a certificate that chains to it
-	MaxStreams  int            // served at once on each address; 0: 2500
-	TimeWindow  time.Duration  // how far a request's clock may be off; 0: 15 minutes
+	Fronts []Front
+	// Certificate is asked for at each handshake.
+	Certificate func() *tls.Certificate
+	ClientRoots func() *x509.CertPool // likewise; not nil: clients must present a certificate that chains to it
+	MaxStreams  int                   // served at once on each address; 0: 2500
+	TimeWindow  time.Duration         // how far a request's clock may be off; 0: 15 minutes
 }
 
 // A Front is one address of a relay.

@@ -33,8 +33,7 @@ const early = 5 * time.Minute
 // MSP identity that is in force.
 type credentials struct {
 	host      crypto.PrivKey
-	signer    msp.Signer
-	chain     [][]byte // the signer's intermediates, DER
+	signer    *msp.Renewable
 	networkID string
 	life      time.Duration
 
@@ -72,7 +71,8 @@ func (c *credentials) renew(now time.Time) (*x509.Certificate, error) {
 }
 
 func (c *credentials) extension(now time.Time) (pkix.Extension, time.Time, error) {
-	b, err := msp.NewBinding(c.signer, c.chain, c.networkID, c.host.GetPublic(), now, c.life)
+	signer, chain := c.signer.Shown()
+	b, err := msp.NewBinding(signer, chain, c.networkID, c.host.GetPublic(), now, c.life)
 	if err != nil {
 		return pkix.Extension{}, time.Time{}, fmt.Errorf("binding the host key to the MSP identity: %w", err)
 	}

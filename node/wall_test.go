@@ -49,7 +49,7 @@ func intrude(t *testing.T, w *world, show func(key crypto.PrivKey) pkix.Extensio
 	t.Helper()
 	key, _, err := crypto.GenerateEd25519Key(rand.Reader)
 	require.NoError(t, err)
-	own := &credentials{host: key, signer: w.identity(0, "anybody"), networkID: "test", life: bindingLife}
+	own := &credentials{host: key, signer: msp.NewRenewable(w.identity(0, "anybody"), nil), networkID: "test", life: bindingLife}
 	g := newGuard("test", func(*wire.Reason, string) {})
 	g.setJudge("", func(*msp.Identity, [][]byte, time.Time) error { return nil })
 	h, q, err := newHost(hostSpec{own: own, guard: g, listen: []string{"/ip4/127.0.0.1/tcp/0"}, maxPeers: 8})

@@ -169,6 +169,7 @@ func SignedEnvelope(typ common.HeaderType, channel string, data proto.Message, s
 // certificate: SHA-256 of its DER, which servers that require client
 // certificates compare.
 func BoundEnvelope(typ common.HeaderType, channel string, data proto.Message, s msp.Signer, now time.Time, tlsCertHash []byte) (*common.Envelope, error) {
+	s = msp.Present(s)
 	head, _, err := bound(typ, channel, nil, tlsCertHash, s, now)
 	if err != nil {
 		return nil, fmt.Errorf("envelope %s: %w", typ, err)

@@ -4,8 +4,10 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,9 +42,10 @@ type Left struct {
 // Status is this node's, as it is now.
 func (s *Server) Status() *Status {
 	out := &Status{PID: os.Getpid(), Version: s.Build.Version, Operations: s.Operations, Role: "peer", Healthy: true}
-	id := s.Identity
+	var id *msp.Identity
+	var certificates map[string]*x509.Certificate
 	if s.Peer != nil {
-		id, out.Role = s.Peer.Identity(), s.Peer.Role()
+		id, out.Role, certificates = s.Peer.Identity(), s.Peer.Role(), s.Peer.Certificates()
 		out.NodeRef = s.ref(id, s.Peer.PeerID())
 		out.Listen, out.StartedAt = s.Peer.Listen(), Time{s.Peer.Started()}
 		for _, c := range s.Peer.Channels() {
@@ -53,6 +56,7 @@ func (s *Server) Status() *Status {
 		}
 	} else {
 		out.Role = "orderer"
+		id, certificates = s.Orderer.Identity(), s.Orderer.Certificates()
 		out.NodeRef = s.ref(id, s.Orderer.PeerID())
 		out.Listen, out.StartedAt = []string{s.Orderer.Address()}, Time{s.Orderer.Started()}
 		for _, c := range s.Orderer.Channels() {
@@ -68,9 +72,8 @@ func (s *Server) Status() *Status {
 		}
 	}
 	out.UptimeSec = int64(time.Since(out.StartedAt.Time).Seconds())
-	out.certificate("sign", id.Name(), id.Certificate())
-	if s.TLS != nil {
-		out.certificate("tls", id.Name(), s.TLS)
+	for _, use := range slices.Sorted(maps.Keys(certificates)) {
+		out.certificate(use, id.Name(), certificates[use])
 	}
 	return out
 }

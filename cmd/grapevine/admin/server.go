@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +15,6 @@ import (
 	"grapevine/block"
 	"grapevine/channel"
 	"grapevine/cmd/grapevine/fault"
-	"grapevine/msp"
 	"grapevine/node"
 )
 
@@ -31,10 +29,8 @@ type Build struct{ Version, Commit, Go, LibP2P string }
 
 // Server answers for one running node: a peer or an ordering node.
 type Server struct {
-	Peer     *node.Node        // or nil
-	Orderer  *node.Orderer     // or nil
-	Identity *msp.Identity     // of an ordering node
-	TLS      *x509.Certificate // of the node's gRPC, or nil
+	Peer    *node.Node    // or nil
+	Orderer *node.Orderer // or nil
 
 	Build      Build
 	Name       string

@@ -30,12 +30,35 @@ const shutdown = 2 * time.Second
 // metrics, profiles and the admin API, which only administrators may change the
 // node by.
 type operations struct {
-	l   net.Listener
-	srv *http.Server
+	l     net.Listener
+	files []*files // that it is served by
+	srv   *http.Server
+}
+
+// serverTLS is how a listener for those who run the node is served: with the
+// newest certificate, to clients of the newest roots. The files are to be watched.
+func serverTLS(c conf.TLS, log *Log) (*tls.Config, []*files, error) {
+	shown, err := newPair(c.Cert, c.Key, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	roots, err := newPool(c.ClientRoots, log)
+	if err != nil {
+		return nil, nil, err
+	}
+	ask := tls.VerifyClientCertIfGiven
+	if c.ClientAuth {
+		ask = tls.RequireAndVerifyClientCert
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+		t := shown.config()
+		t.ClientCAs, t.ClientAuth = roots.now.Load(), ask
+		return t, nil
+	}}, []*files{shown.files, roots.files}, nil
 }
 
 // newOperations binds the listener; nil if none is configured.
-func newOperations(c conf.Operations, id *Identity, s *admin.Server, reg *prometheus.Registry, log *Log) (*operations, error) {
+func newOperations(c conf.Operations, id *mspFolder, s *admin.Server, reg *prometheus.Registry, log *Log) (*operations, error) {
 	if c.Listen == "" {
 		return nil, nil
 	}
@@ -43,19 +66,13 @@ func newOperations(c conf.Operations, id *Identity, s *admin.Server, reg *promet
 	if err != nil {
 		return nil, startFault(fmt.Errorf("operations.listenAddress %s: %w", c.Listen, err), "")
 	}
+	var watched []*files
 	if c.TLS.Enabled {
-		cert, err := loadPair(c.TLS.Cert, c.TLS.Key)
+		t, files, err := serverTLS(c.TLS, log)
 		if err != nil {
 			return nil, closing(err, l.Close())
 		}
-		t := &tls.Config{Certificates: []tls.Certificate{*cert}, MinVersion: tls.VersionTLS12, ClientAuth: tls.VerifyClientCertIfGiven}
-		if c.TLS.ClientAuth {
-			t.ClientAuth = tls.RequireAndVerifyClientCert
-		}
-		if t.ClientCAs, err = loadPool(c.TLS.ClientRoots); err != nil {
-			return nil, closing(err, l.Close())
-		}
-		l = tls.NewListener(l, t)
+		l, watched = tls.NewListener(l, t), files
 	}
 	mux := http.NewServeMux()
 	for path, h := range map[string]http.HandlerFunc{
@@ -74,7 +91,7 @@ func newOperations(c conf.Operations, id *Identity, s *admin.Server, reg *promet
 	}
 	whole, reading := s.Whole(), s.ReadOnly()
 	private.HandleFunc("/api/v1/", func(w http.ResponseWriter, r *http.Request) {
-		if id.administrator(r.TLS) {
+		if id.now.Load().administrator(r.TLS) {
 			whole.ServeHTTP(w, r)
 		} else {
 			reading.ServeHTTP(w, r)
@@ -88,7 +105,7 @@ func newOperations(c conf.Operations, id *Identity, s *admin.Server, reg *promet
 		private.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	}
 	mux.Handle("/", known(c.TLS.Enabled, private))
-	return &operations{l, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}}, nil
+	return &operations{l, watched, &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}}, nil
 }
 
 func (o *operations) address() string { return o.l.Addr().String() }

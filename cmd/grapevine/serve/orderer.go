@@ -19,10 +19,11 @@ import (
 
 // Orderer runs an ordering node until ctx ends.
 func Orderer(ctx context.Context, c *conf.Orderer, name string, b admin.Build, log *Log) error {
-	id, err := LoadIdentity(c.MSPID, c.MSPDir, log.Logger)
+	who, err := newMSPFolder(c.MSPID, c.MSPDir, log)
 	if err != nil {
 		return err
 	}
+	id := who.now.Load()
 	if !c.TLS.Enabled {
 		return fault.New(fault.Contradiction, "General.TLS.Enabled is false").
 			Because("the ordering service's gRPC listener is served over TLS only").
@@ -33,11 +34,14 @@ func Orderer(ctx context.Context, c *conf.Orderer, name string, b admin.Build, l
 		return err
 	}
 	cert := shown.now.Load()
-	var roots *x509.CertPool
+	watched := []*files{who.files, shown.files}
+	var roots func() *x509.CertPool
 	if c.TLS.ClientAuth {
-		if roots, err = loadPool(c.TLS.ClientRoots); err != nil {
+		p, err := newPool(c.TLS.ClientRoots, log)
+		if err != nil {
 			return err
 		}
+		roots, watched = p.now.Load, append(watched, p.files)
 	}
 	listen := c.Listen
 	if len(listen) == 0 {
@@ -61,10 +65,9 @@ func Orderer(ctx context.Context, c *conf.Orderer, name string, b admin.Build, l
 	if err != nil {
 		return closing(err, o.Close())
 	}
-	shown.changed = o.SetCertificate
-	part = append(part, shown.watch)
-	srv := &admin.Server{Orderer: o, Build: b, Name: name, Identity: id.Signer.Identity(), TLS: leaf(cert), Log: log.Logger}
-	err = runAll(ctx, o.Run, id, srv, c.Dir, c.Operations, reg, log, part...)
+	shown.changed, who.changed = o.SetCertificate, o.Renew
+	srv := &admin.Server{Orderer: o, Build: b, Name: name, Log: log.Logger}
+	err = runAll(ctx, o.Run, who, srv, c.Dir, c.Operations, reg, log, watched, part...)
 	return closing(err, o.Close())
 }
 
@@ -98,18 +101,14 @@ func newParticipation(c *conf.Orderer, o *node.Orderer, log *Log) (run []func(co
 	}
 	switch {
 	case c.Admin.TLS.Enabled:
-		shown, err := newPair(c.Admin.TLS.Cert, c.Admin.TLS.Key, log)
+		t, files, err := serverTLS(c.Admin.TLS, log) // which asks for certificates, as was checked
 		if err != nil {
 			return nil, closing(err, l.Close())
 		}
-		roots, err := loadPool(c.Admin.TLS.ClientRoots)
-		if err != nil {
-			return nil, closing(err, l.Close())
-		}
-		t := shown.config()
-		t.ClientCAs, t.ClientAuth = roots, tls.RequireAndVerifyClientCert
 		l = tls.NewListener(l, t)
-		run = append(run, shown.watch)
+		for _, f := range files {
+			run = append(run, f.watch)
+		}
 	case !loopback(l.Addr()):
 		return nil, closing(fault.Newf(fault.Contradiction, "Admin.ListenAddress is %s and Admin.TLS.Enabled is false", c.Admin.Listen).
 			Because("whoever reaches the admin listener may remove channels").Do("set Admin.TLS, or listen on 127.0.0.1"), l.Close())

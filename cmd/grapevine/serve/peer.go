@@ -110,15 +110,17 @@ func Relay(ctx context.Context, c *conf.Peer, b admin.Build, log *Log) error {
 }
 
 func runPeer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log, relay bool) error {
-	id, err := LoadIdentity(c.MSPID, c.MSPDir, log.Logger)
+	who, err := newMSPFolder(c.MSPID, c.MSPDir, log)
 	if err != nil {
 		return err
 	}
+	id, watched := who.now.Load(), &watching{log: log}
+	watched.files = append(watched.files, who.files)
 	overrides, err := overridesOf(c.Deliver.Overrides)
 	if err != nil {
 		return err
 	}
-	cert, err := clientCertificate(c.TLS)
+	cert, err := watched.clientCertificate(c.TLS)
 	if err != nil {
 		return err
 	}
@@ -151,10 +153,10 @@ func runPeer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log, relay b
 		cfg.Alive = c.Gossip.AliveInterval
 	}
 	cfg.Suspicion, cfg.Redial, cfg.Tries = c.Gossip.AliveExpiration, c.Gossip.Reconnect, c.Gossip.MaxConnectionAttempts
-	if cfg.Clients, err = clientServices(c); err != nil {
+	if cfg.Clients, err = watched.clientServices(c); err != nil {
 		return err
 	}
-	if cfg.Relay, err = relayServices(c); err != nil {
+	if cfg.Relay, err = watched.relayServices(c); err != nil {
 		return err
 	}
 	if relay {
@@ -165,14 +167,15 @@ func runPeer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log, relay b
 	if err != nil {
 		return startFault(err, c.Dir)
 	}
-	srv := &admin.Server{Peer: n, Build: b, Name: c.ID, TLS: leaf(cert), Log: log.Logger}
-	err = runAll(ctx, n.Run, id, srv, c.Dir, c.Operations, reg, log)
+	who.changed = n.Renew
+	srv := &admin.Server{Peer: n, Build: b, Name: c.ID, Log: log.Logger}
+	err = runAll(ctx, n.Run, who, srv, c.Dir, c.Operations, reg, log, watched.files)
 	return closing(err, n.Close())
 }
 
 // clientServices are what fabricCompat.listenAddress asks for, over the TLS of
 // peer.tls.
-func clientServices(c *conf.Peer) (node.ClientServices, error) {
+func (w *watching) clientServices(c *conf.Peer) (node.ClientServices, error) {
 	out := node.ClientServices{Address: c.Compat, MaxStreams: c.DeliverStreams, TimeWindow: c.TimeWindow}
 	if c.Compat == "" {
 		return out, nil
@@ -182,19 +185,18 @@ func clientServices(c *conf.Peer) (node.ClientServices, error) {
 			Because("Fabric's clients are served over TLS only").
 			Do("set peer.tls.enabled, cert.file and key.file (a tls/ folder of grapevine ca generate has them)")
 	}
-	cert, err := loadPair(c.TLS.Cert, c.TLS.Key)
-	if err != nil {
+	var err error
+	if out.Certificate, err = w.pair(c.TLS.Cert, c.TLS.Key); err != nil {
 		return out, err
 	}
-	out.Certificate = *cert
 	if c.TLS.ClientAuth {
-		out.ClientRoots, err = loadPool(c.TLS.ClientRoots)
+		out.ClientRoots, err = w.pool(c.TLS.ClientRoots)
 	}
 	return out, err
 }
 
 // relayServices are what relay.listenAddress and relay.orderers ask for.
-func relayServices(c *conf.Peer) (node.RelayServices, error) {
+func (w *watching) relayServices(c *conf.Peer) (node.RelayServices, error) {
 	out := node.RelayServices{MaxStreams: c.DeliverStreams, TimeWindow: c.TimeWindow}
 	if c.Relay.Listen != "" {
 		out.Fronts = append(out.Fronts, node.Front{Listen: c.Relay.Listen})
@@ -208,19 +210,18 @@ func relayServices(c *conf.Peer) (node.RelayServices, error) {
 	if c.Relay.Cert == "" || c.Relay.Key == "" {
 		return out, fault.New("FAB002", "")
 	}
-	cert, err := loadPair(c.Relay.Cert, c.Relay.Key)
-	if err != nil {
+	var err error
+	if out.Certificate, err = w.pair(c.Relay.Cert, c.Relay.Key); err != nil {
 		return out, err
 	}
-	out.Certificate = *cert
 	if c.TLS.Enabled && c.TLS.ClientAuth {
-		out.ClientRoots, err = loadPool(c.TLS.ClientRoots)
+		out.ClientRoots, err = w.pool(c.TLS.ClientRoots)
 	}
 	return out, err
 }
 
 // runAll runs a node with its listeners; the first that fails ends all.
-func runAll(ctx context.Context, run func(context.Context) error, id *Identity, srv *admin.Server, dir string, ops conf.Operations, reg *prometheus.Registry, log *Log, more ...func(context.Context) error) error {
+func runAll(ctx context.Context, run func(context.Context) error, id *mspFolder, srv *admin.Server, dir string, ops conf.Operations, reg *prometheus.Registry, log *Log, watched []*files, more ...func(context.Context) error) error {
 	sock, err := admin.Listen(dir)
 	if err != nil {
 		return err
@@ -231,12 +232,16 @@ func runAll(ctx context.Context, run func(context.Context) error, id *Identity, 
 	}
 	if web != nil {
 		srv.Operations = web.address()
+		watched = append(watched, web.files...)
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return run(ctx) })
 	g.Go(func() error { return srv.Run(ctx, sock) })
 	if web != nil {
 		g.Go(func() error { return web.run(ctx) })
+	}
+	for _, f := range watched {
+		g.Go(func() error { return f.watch(ctx) })
 	}
 	for _, f := range more {
 		g.Go(func() error { return f(ctx) })
@@ -266,20 +271,38 @@ func overridesOf(list []conf.Override) (map[string]node.Override, error) {
 	return out, nil
 }
 
+// watching collects the files that a node is made of and follows.
+type watching struct {
+	files []*files
+	log   *Log
+}
+
+// pair loads a TLS certificate, and returns what tells its newest.
+func (w *watching) pair(cert, key string) (func() *tls.Certificate, error) {
+	p, err := newPair(cert, key, w.log)
+	if err != nil {
+		return nil, err
+	}
+	w.files = append(w.files, p.files)
+	return p.now.Load, nil
+}
+
+// pool loads trusted certificates, and returns what tells the newest.
+func (w *watching) pool(paths []string) (func() *x509.CertPool, error) {
+	p, err := newPool(paths, w.log)
+	if err != nil {
+		return nil, err
+	}
+	w.files = append(w.files, p.files)
+	return p.now.Load, nil
+}
+
 // clientCertificate is what the peer offers to an orderer's TLS, if it has one.
-func clientCertificate(t conf.TLS) (*tls.Certificate, error) {
+func (w *watching) clientCertificate(t conf.TLS) (func() *tls.Certificate, error) {
 	if !t.Enabled || t.ClientCert == "" {
 		return nil, nil
 	}
-	return loadPair(t.ClientCert, t.ClientKey)
-}
-
-// leaf is a pair's certificate; nil for no pair.
-func leaf(pair *tls.Certificate) *x509.Certificate {
-	if pair == nil {
-		return nil
-	}
-	return pair.Leaf
+	return w.pair(t.ClientCert, t.ClientKey)
 }
 
 func loadPair(cert, key string) (*tls.Certificate, error) {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"grapevine/cmd/grapevine/conf"
+	"grapevine/msp"
 	"grapevine/msp/ca"
 )
 
@@ -78,4 +79,55 @@ func TestFilesAreWatched(t *testing.T) {
 	put(key, k)
 	<-told
 	require.Equal(t, string(before), string(shown()))
+}
+
+// An MSP folder whose certificate, key or CAs are replaced is taken up once it
+// fits itself and its node takes it.
+func TestMSPFolderIsWatched(t *testing.T) {
+	org, err := ca.NewOrg("Org1MSP", "org1", time.Now())
+	require.NoError(t, err)
+	dir := t.TempDir()
+	put := func(name string, content []byte) {
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, filepath.Dir(name)), 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), content, 0o600))
+	}
+	put("cacerts/ca.pem", org.CA.PEM())
+	put("config.yaml", []byte("NodeOUs:\n  Enable: true\n  ClientOUIdentifier: {OrganizationalUnitIdentifier: client}\n  PeerOUIdentifier: {OrganizationalUnitIdentifier: peer}\n  AdminOUIdentifier: {OrganizationalUnitIdentifier: admin}\n  OrdererOUIdentifier: {OrganizationalUnitIdentifier: orderer}\n"))
+	issue := func() (cert, key []byte) {
+		cert, key, err := org.CA.Pair(ca.Request{CN: "peer0.org1", OU: []string{"peer"}}, ca.P256)
+		require.NoError(t, err)
+		return cert, key
+	}
+	cert, key := issue()
+	put("signcerts/cert.pem", cert)
+	put("keystore/key.pem", key)
+	log, err := NewLog(io.Discard, conf.Logging{Spec: "info"}, "")
+	require.NoError(t, err)
+	f, err := newMSPFolder("Org1MSP", dir, log)
+	require.NoError(t, err)
+	first := f.now.Load()
+	told := make(chan msp.Signer, 8)
+	f.changed = func(s msp.Signer, _ [][]byte, m *msp.MSP) error {
+		require.NotNil(t, m)
+		told <- s
+		return nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- f.watch(ctx) }()
+	defer func() {
+		cancel()
+		require.ErrorIs(t, <-ended, context.Canceled)
+	}()
+	cert, key = issue()
+	put("signcerts/cert.pem", cert) // its key isn't there yet
+	put("keystore/key.pem", key)
+	s := <-told
+	require.NotEqual(t, first.Signer.Identity().PKIID(), s.Identity().PKIID())
+	require.Eventually(t, func() bool { return f.now.Load() != first }, time.Minute, 5*time.Millisecond)
+
+	other, err := ca.NewOrg("Org1MSP", "org1", time.Now())
+	require.NoError(t, err)
+	put("cacerts/renewed.pem", other.CA.PEM())
+	require.Equal(t, s.Identity().PKIID(), (<-told).Identity().PKIID(), "the same identity, more CAs")
 }
