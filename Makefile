@@ -38,7 +38,8 @@ sim: ## whole networks in virtual time: dissemination, partitions, deaths, elect
 	$(GO) run ./itest/runsim -o build/sim.json
 
 soak: ## longer simulations, crash loops, orderers and leaders killed, suspended and cut off under load, every byte of the recorded chains flipped; SOAK=10m for each loop
-	GRAPEVINE_SOAK=$(SOAK) $(GO) test -count=1 -timeout 170m -run 'Soak|BitFlips' -v ./ledger ./channel ./itest ./cmd/grapevine
+	@mkdir -p build/soak
+	GRAPEVINE_SIM=$(CURDIR)/build/soak GRAPEVINE_SOAK=$(SOAK) $(GO) test -count=1 -timeout 170m -run 'Soak|BitFlips' -v ./ledger ./channel ./itest ./cmd/grapevine
 
 bench: ## dissemination, ledger and range pull beside their bare counterparts, meeting and idling; writes build/bench.json
 	@mkdir -p build
