@@ -3,7 +3,6 @@ package node
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -49,7 +48,7 @@ func (c *Channel) newFabricPeer() (*fabricPeer, error) {
 	}
 	o := n.cfg.Orderers
 	f := &fabricPeer{c: c, grown: make(chan struct{}), client: orderer.NewPeer(orderer.ClientConfig{
-		Channel: c.name, Signer: n.cfg.Signer, ClientCert: func() *tls.Certificate { return o.Certificate },
+		Channel: c.name, Signer: n.signer, ClientCert: o.Certificate,
 		Endpoints: func() []orderer.Endpoint {
 			// Its TLS certificate proves that it is of the own organisation.
 			m := c.conf.Load().MSP(n.Identity().MSPID())
