@@ -73,7 +73,7 @@ func (r *recording) fabricPeer(t *testing.T, org string, spoil func(*common.Bloc
 				return deliver.Access{Sequence: r.conf.Sequence(), MSPs: r.conf.MSPs(), Readers: r.conf.Policy("/Channel/Application/Readers")}
 			}}, name == r.conf.Channel()
 		}}
-		if err := deliver.NewServer(deliver.ServerConfig{Handler: h, Certificate: cert}).Run(ctx, l); err != nil {
+		if err := deliver.NewServer(deliver.ServerConfig{Handler: h, Certificate: func() *tls.Certificate { return &cert }}).Run(ctx, l); err != nil {
 			t.Error(err)
 		}
 	})

@@ -5,9 +5,8 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 
+	"github.com/google/renameio/v2"
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -69,7 +68,7 @@ func (a *app) makeUpdate(ctx context.Context, ch string, u updateFile, edit chan
 	if out == "" {
 		out = ch + ".update.pb"
 	}
-	return a.writeUpdate(out, env, os.O_EXCL)
+	return a.writeUpdate(out, env, false)
 }
 
 // configNow is the configuration in force.
@@ -99,8 +98,9 @@ func (a *app) configNow(ctx context.Context, ch, data string) (_ *channel.Config
 	return conf, err
 }
 
-// writeUpdate writes an update and shows it. flag is os.O_EXCL for a new file.
-func (a *app) writeUpdate(file string, env *common.Envelope, flag int) error {
+// writeUpdate puts an update in a file, whole or not at all, and shows it. Only
+// with again another file may be there.
+func (a *app) writeUpdate(file string, env *common.Envelope, again bool) error {
 	u, err := describeUpdate(env)
 	if err != nil {
 		return err
@@ -109,15 +109,10 @@ func (a *app) writeUpdate(file string, env *common.Envelope, flag int) error {
 	if err != nil {
 		return fmt.Errorf("encoding the update: %w", err)
 	}
-	f, err := os.OpenFile(a.path(file), os.O_WRONLY|os.O_CREATE|os.O_TRUNC|flag, 0o644)
-	if errors.Is(err, fs.ErrExist) {
+	if !again && a.exists(file) {
 		return fault.Newf(fault.BadFile, "%s exists", file).Do("name another file with --out, or move that one away")
 	}
-	if err == nil {
-		_, err = f.Write(raw)
-		err = errors.Join(err, f.Close())
-	}
-	if err != nil {
+	if err := renameio.WriteFile(a.path(file), raw, 0o644); err != nil {
 		return fault.Newf(fault.BadFile, "cannot write %s", file).Because(bare(err)).From(err)
 	}
 	u.File = file
@@ -290,9 +285,9 @@ peer.mspConfigPath. Nobody signs twice.`,
 			return fault.New("CHN008", err.Error()).From(err)
 		}
 		if *out != "" {
-			return a.writeUpdate(*out, signed, os.O_EXCL)
+			return a.writeUpdate(*out, signed, false)
 		}
-		return a.writeUpdate(args[0], signed, 0)
+		return a.writeUpdate(args[0], signed, true)
 	}
 	return c
 }

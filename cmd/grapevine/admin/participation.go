@@ -163,7 +163,11 @@ func (p *Participation) block(w http.ResponseWriter, r *http.Request) (*common.B
 	if err := r.ParseMultipartForm(p.MaxBody); err != nil {
 		return nil, fmt.Errorf("cannot read form from request body: %w", err)
 	}
-	defer func() { _ = r.MultipartForm.RemoveAll() }() // what didn't fit into memory
+	defer func() { // what didn't fit into memory
+		if err := r.MultipartForm.RemoveAll(); err != nil {
+			p.Log.Warn("removing a request's files", "err", err)
+		}
+	}()
 	files := r.MultipartForm.File[blockPart]
 	switch {
 	case len(files) == 0:
