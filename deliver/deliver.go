@@ -78,6 +78,15 @@ type Channel struct {
 	Whole bool
 }
 
+// Hooks are told what a Handler does, for metrics. Each may be nil.
+type Hooks struct {
+	Stream func(open bool) // one begins or ends
+	// Request begins, and later ends. Filtered says whether filtered blocks are asked for.
+	Request func(channel string, filtered bool)
+	Done    func(channel string, filtered, success bool)
+	Sent    func(channel string, filtered bool) // one block
+}
+
 // Handler answers seek requests. Its fields are set before the first Serve and not changed afterwards; Serve is safe for
 // concurrent use.
 type Handler struct {
@@ -88,7 +97,8 @@ type Handler struct {
 	MaxStreams int                                    // streams served at once; 0: 2500
 	Now        func() time.Time                       // nil: time.Now
 	Refused    func(channel string, why *wire.Reason) // called once per refusal; may be nil
-	Logger     *slog.Logger                           // nil: silence
+	Hooks      Hooks
+	Logger     *slog.Logger // nil: silence
 
 	streams   atomic.Int64 // being served
 	following atomic.Int64 // of them, those without an end
@@ -108,6 +118,10 @@ func (h *Handler) serve(stream stream) error {
 	if most := cmpOr(h.MaxStreams, defaultMaxStreams); h.streams.Add(1) > int64(most) {
 		h.refused("", Busy)
 		return status.Errorf(codes.ResourceExhausted, "%d deliver streams are open, which is the limit", most)
+	}
+	if h.Hooks.Stream != nil {
+		h.Hooks.Stream(true)
+		defer h.Hooks.Stream(false)
 	}
 	ctx, cancel := context.WithCancel(stream.Context())
 	defer cancel()

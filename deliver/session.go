@@ -63,12 +63,19 @@ func (s *session) run(ctx context.Context) error {
 }
 
 // answer serves one request. A nil error is SUCCESS.
-func (s *session) answer(ctx context.Context, env *common.Envelope) error {
+func (s *session) answer(ctx context.Context, env *common.Envelope) (err error) {
 	r, err := parseRequest(env, s.h.now(), cmpOr(s.h.TimeWindow, defaultTimeWindow))
 	if err != nil {
 		return err
 	}
 	s.name.Store(&r.channel)
+	filtered := s.stream.filtered()
+	if f := s.h.Hooks.Request; f != nil {
+		f(r.channel, filtered)
+	}
+	if f := s.h.Hooks.Done; f != nil {
+		defer func() { f(r.channel, filtered, err == nil) }()
+	}
 	if s.h.MutualTLS {
 		if err := bound(ctx, r.tlsHash); err != nil {
 			return err
@@ -146,6 +153,9 @@ func (s *session) serve(ctx context.Context, c Channel, who *reader, seek *ab.Se
 		n := b.GetHeader().GetNumber()
 		if err := s.send(func() error { return s.stream.Block(sp.shape(b)) }); err != nil {
 			return err
+		}
+		if f := s.h.Hooks.Sent; f != nil {
+			f(s.channelName(), s.stream.filtered())
 		}
 		if n >= sp.to {
 			return nil

@@ -16,6 +16,7 @@ type stream interface {
 	Block(b *common.Block) error // as the request wants it; not altered
 	Status(s common.Status) error
 	access(c Channel) func() Access
+	filtered() bool
 }
 
 // ordererStream is of orderer.AtomicBroadcast.
@@ -31,6 +32,8 @@ func (s ordererStream) Status(st common.Status) error {
 	return s.Send(&ab.DeliverResponse{Type: &ab.DeliverResponse_Status{Status: st}})
 }
 
+func (ordererStream) filtered() bool { return false }
+
 func (ordererStream) access(c Channel) func() Access { return c.Access }
 
 // peerStream is of protos.Deliver/Deliver.
@@ -43,6 +46,8 @@ func (s peerStream) Block(b *common.Block) error {
 func (s peerStream) Status(st common.Status) error {
 	return s.Send(&peer.DeliverResponse{Type: &peer.DeliverResponse_Status{Status: st}})
 }
+
+func (peerStream) filtered() bool { return false }
 
 func (peerStream) access(c Channel) func() Access { return c.Access }
 
@@ -62,6 +67,8 @@ func (s filteredStream) Block(b *common.Block) error {
 func (s filteredStream) Status(st common.Status) error {
 	return s.Send(&peer.DeliverResponse{Type: &peer.DeliverResponse_Status{Status: st}})
 }
+
+func (filteredStream) filtered() bool { return true }
 
 func (filteredStream) access(c Channel) func() Access {
 	if c.Filtered != nil {

@@ -158,6 +158,32 @@ func TestGatewayEvents(t *testing.T) {
 			require.Len(t, f.FilteredTransactions[0].Txid, 64)
 		}
 	}
+	// Fabric's figures, under Fabric's names.
+	figure := func(name string, labels map[string]string) (sum float64) {
+		all, err := g.serves.Metrics.Gather()
+		require.NoError(t, err)
+		for _, f := range all {
+			for _, m := range f.GetMetric() {
+				fits := f.GetName() == name
+				for _, l := range m.GetLabel() {
+					want, ok := labels[l.GetName()]
+					fits = fits && (!ok || want == l.GetValue())
+				}
+				if fits {
+					sum += m.GetCounter().GetValue()
+				}
+			}
+		}
+		return sum
+	}
+	for kind, filtered := range map[string]string{"block": "false", "filtered_block": "true"} {
+		of := map[string]string{"channel": ChannelName, "filtered": filtered, "data_type": kind}
+		require.NoError(t, soon(ctx, "the figures", func() bool { return figure("deliver_blocks_sent", of) == 6 }))
+		require.EqualValues(t, 1, figure("deliver_requests_received", of))
+		require.Zero(t, figure("deliver_requests_completed", of), "they go on")
+	}
+	require.EqualValues(t, 2, figure("deliver_streams_opened", nil))
+	require.Zero(t, figure("deliver_streams_closed", nil))
 }
 
 // A thousand blocks, whole and filtered, while the peer is restarted again and

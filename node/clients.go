@@ -53,7 +53,7 @@ func (n *Node) openClients() error {
 		More: n.newSystem(c.ClientRoots != nil).Register,
 		Handler: &deliver.Handler{
 			Channels: n.readable, MutualTLS: c.ClientRoots != nil, MaxStreams: c.MaxStreams, TimeWindow: c.TimeWindow,
-			Logger: n.log, Refused: func(ch string, r *wire.Reason) { n.metrics.refused(ch, r) },
+			Logger: n.log, Refused: func(ch string, r *wire.Reason) { n.metrics.refused(ch, r) }, Hooks: n.delivered(),
 		},
 	})}
 	return nil

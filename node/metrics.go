@@ -40,6 +40,7 @@ type metrics struct {
 	judged     *prometheus.CounterVec   // channel
 	commits    *prometheus.HistogramVec // channel
 	expiry     *prometheus.GaugeVec     // use
+	deliveries *deliveries
 }
 
 func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metrics, error) {
@@ -71,7 +72,8 @@ func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metri
 	}, []string{"channel"})
 	m.expiry = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grapevine_certificate_expiry_seconds", Help: "Seconds until a certificate of this node ends, by its use."}, []string{"use"})
 	m.all = []prometheus.Collector{m.expiry, m.judging, m.judged, m.commits, m.rejected, m.handshakes, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened, m.wronged, m.refuted, m.probes}
-	m.all = append(m.all, more...)
+	m.deliveries = newDeliveries()
+	m.all = append(append(m.all, m.deliveries.all()...), more...)
 	if reg == nil {
 		return m, nil
 	}
@@ -174,7 +176,7 @@ func (m *metrics) living(channel string, all []membership.Member) {
 
 func (m *metrics) forget(channel string) {
 	l := prometheus.Labels{"channel": channel}
-	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.judging, m.judged, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened, m.wronged, m.refuted, m.probes, m.commits} {
+	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.judging, m.judged, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened, m.wronged, m.refuted, m.probes, m.commits, m.deliveries.received, m.deliveries.completed, m.deliveries.sent} {
 		v.DeletePartialMatch(l)
 	}
 }

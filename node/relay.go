@@ -56,7 +56,7 @@ func (n *Node) openRelay() error {
 			Handler: &deliver.Handler{
 				Channels:  func(name string) (deliver.Channel, bool) { return n.relayed(name, i) },
 				MutualTLS: c.ClientRoots != nil, MaxStreams: c.MaxStreams, TimeWindow: c.TimeWindow,
-				Logger: n.log, Refused: func(ch string, r *wire.Reason) { n.metrics.refused(ch, r) },
+				Logger: n.log, Refused: func(ch string, r *wire.Reason) { n.metrics.refused(ch, r) }, Hooks: n.delivered(),
 			},
 		}))
 	}
