@@ -55,7 +55,7 @@ func TestSimDeliverLoad(t *testing.T) {
 	require.NoError(t, err)
 	listen, _ := loopback(t, 1)
 	s, err := NewSwarm(w, SwarmConfig{Dir: t.TempDir(), Peers: 1, Listen: listen, Log: testLog(), Tune: func(_ int, c *node.Config) {
-		c.Clients = node.ClientServices{Address: "127.0.0.1:0", Certificate: cert}
+		c.Clients = node.ClientServices{Address: "127.0.0.1:0", Certificate: func() *tls.Certificate { return &cert }}
 	}})
 	require.NoError(t, err)
 	require.NoError(t, s.StartAll(ctx))
