@@ -33,7 +33,7 @@ func play(t *testing.T, f func(t *testing.T, b *bubble)) {
 	t.Helper()
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // golang/go#78156
 	synctest.Test(t, func(t *testing.T) {
-		b := &bubble{world: newWorld(t), nw: &simnet.Simnet{LatencyFunc: simnet.StaticLatency(25 * time.Millisecond)}}
+		b := &bubble{world: newWorld(t), nw: &simnet.Simnet{LatencyFunc: simnet.StaticLatency(25 * time.Millisecond), Logger: slog.New(slog.DiscardHandler)}}
 		t.Cleanup(func() { b.nw.Close() }) // after the nodes, whose own come later
 		f(t, b)
 	})

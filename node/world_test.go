@@ -143,14 +143,21 @@ func (w *world) config(org int, name string) (Config, *prometheus.Registry) {
 // start opens a node, joins the channels and runs it until the test ends.
 func start(t *testing.T, c Config, join ...*common.Block) *Node {
 	t.Helper()
+	n := open(t, c, join...)
+	stop := running(t, n)
+	t.Cleanup(stop)
+	return n
+}
+
+// open opens a node and joins the channels; the test runs and closes it.
+func open(t *testing.T, c Config, join ...*common.Block) *Node {
+	t.Helper()
 	n, err := Open(c)
 	require.NoError(t, err)
 	for _, g := range join {
 		_, err := n.Join(t.Context(), g)
 		require.NoError(t, err)
 	}
-	stop := running(t, n)
-	t.Cleanup(stop)
 	return n
 }
 
