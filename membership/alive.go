@@ -114,14 +114,14 @@ func readLead(b []byte) (*wire.Lead, error) {
 
 // prove checks that the claim's identity signed it. Whether that identity is a
 // member is another question.
-func (c *claim) prove(id *msp.Identity, sig []byte) error {
+func (c *claim) prove(id *msp.Identity, sig []byte, check func(id *msp.Identity, digest, sig []byte) error) error {
 	if id.MSPID() != c.MspId || id.PKIID() != c.id {
 		return fmt.Errorf("alive of %s: %w", c.id, IDMismatch)
 	}
 	if sum := sha256.Sum256(id.Certificate().Raw); sum != [32]byte(c.Alive.Certificate) {
 		return fmt.Errorf("alive of %s: another certificate: %w", c.id, IDMismatch)
 	}
-	if err := id.Verify(c.digest[:], sig); err != nil {
+	if err := check(id, c.digest[:], sig); err != nil {
 		return fmt.Errorf("alive of %s: %w: %w", c.id, BadSignature, err)
 	}
 	return nil

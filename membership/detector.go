@@ -358,13 +358,14 @@ func (d *detector) sweep(now time.Time) {
 			delete(d.quotas, id)
 		}
 	}
-	if now.Sub(d.listened) < silence/10 || d.apart == 0 {
+	long := d.scaled(silence)
+	if now.Sub(d.listened) < long/10 || d.apart == 0 {
 		return
 	}
 	d.listened = now
 	var quiet []*subject
 	for _, s := range d.all {
-		if !s.connected && s.state == Alive && s.probe == nil && now.Sub(s.heard) > silence {
+		if !s.connected && s.state == Alive && s.probe == nil && now.Sub(s.heard) > long {
 			quiet = append(quiet, s)
 		}
 	}
@@ -372,6 +373,12 @@ func (d *detector) sweep(now time.Time) {
 	for _, s := range quiet {
 		d.look(s, now)
 	}
+}
+
+// scaled is a pause between signed messages that everybody hears, longer in large
+// networks, so that there are no more of them in a second.
+func (d *detector) scaled(pause time.Duration) time.Duration {
+	return pause * time.Duration(max(mostPeers, d.living)) / mostPeers
 }
 
 // become changes a state.

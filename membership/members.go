@@ -108,7 +108,9 @@ type Members struct {
 	id    msp.PKIID
 	at    struct{ wide, own [][]byte } // our endpoints, as they travel
 	links *links
-	due   chan struct{} // to Run: publish now
+	read  func(mspID string, der []byte) (*msp.Identity, error) // msp.FromDER; simulations keep what it returns
+	check func(id *msp.Identity, digest, sig []byte) error      // id.Verify; likewise
+	due   chan struct{}                                         // to Run: publish now
 
 	mu          sync.Mutex // guards what follows
 	view        *view
@@ -180,6 +182,7 @@ func New(c Config) (*Members, error) {
 	id := c.Self.Identity().PKIID()
 	m := &Members{
 		c: c, id: id,
+		read: msp.FromDER, check: (*msp.Identity).Verify,
 		due:         make(chan struct{}, 1),
 		view:        newView(c.Expiry),
 		detector:    newDetector(id, c.Period, c.Suspicion, binary.BigEndian.Uint64(id[:])^c.Incarnation),

@@ -22,7 +22,9 @@ func (d *detector) ping(now time.Time) {
 	if len(d.here) == 0 {
 		return
 	}
-	if now.Sub(d.pinged) > slowPings*d.period/4 {
+	if d.apart > 0 {
+		d.pinged = now // that there are gaps is no news
+	} else if now.Sub(d.pinged) > slowPings*d.period/4 {
 		d.pinged, d.hurried = now, now.Add(hurry)
 	}
 	each := d.period / fewPings

@@ -63,7 +63,7 @@ func (m *Members) bound(p peer.ID) (*msp.Identity, [][]byte, bool) {
 // host's, or what we said before our clock or disk went back. If that counts for
 // more than we say now, we say more.
 func (m *Members) mirror(c *claim, s *wire.SignedAlive, now time.Time) error {
-	if err := c.prove(m.c.Self.Identity(), s.Signature); err != nil {
+	if err := c.prove(m.c.Self.Identity(), s.Signature, m.check); err != nil {
 		return err
 	}
 	m.mu.Lock()
@@ -121,7 +121,7 @@ func (m *Members) raise() {
 // identify returns the identity that proves the claim, a member now.
 func (m *Members) identify(c *claim, k *judged, s *wire.SignedAlive, now time.Time) (*judged, error) {
 	if len(s.Certificate) > 0 && (k == nil || !bytes.Equal(k.id.Certificate().Raw, s.Certificate)) {
-		id, err := msp.FromDER(c.MspId, s.Certificate)
+		id, err := m.read(c.MspId, s.Certificate)
 		if err != nil {
 			return nil, fmt.Errorf("alive of %s: %w", c.id, err)
 		}
@@ -137,7 +137,7 @@ func (m *Members) identify(c *claim, k *judged, s *wire.SignedAlive, now time.Ti
 	m.mu.Lock()
 	m.stats.Checks++
 	m.mu.Unlock()
-	if err := c.prove(k.id, s.Signature); err != nil {
+	if err := c.prove(k.id, s.Signature, m.check); err != nil {
 		return nil, err
 	}
 	if now.Before(k.until) {

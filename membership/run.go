@@ -23,10 +23,8 @@ func (m *Members) Run(ctx context.Context) (err error) {
 	t := time.NewTimer(0)
 	m.rings(t)
 	defer m.rings(nil)
-	stored := time.Now()
-	var said time.Time // the last beat; the first comes at once
-	var wait float64   // a share of a beat
-	for beats := 0; ; {
+	r := rhythm{stored: time.Now()}
+	for {
 		force := false
 		select {
 		case <-ctx.Done():
@@ -36,21 +34,35 @@ func (m *Members) Run(ctx context.Context) (err error) {
 			m.raise()
 		case <-t.C:
 		}
-		now := time.Now()
-		if force || now.Sub(said).Seconds() >= m.pace().Seconds()*wait {
-			said, wait = now, 1+rand.Float64()/10
-			if err := m.say(ctx, now, beats%ownBeats == 0 || force, false); err != nil && ctx.Err() == nil {
-				log.Warnw("an alive message didn't go out", "error", err)
-			}
-			beats++
-		}
-		if m.tick(now, now.Sub(stored) >= storeEvery) {
-			stored = now
-			if err := m.store(); err != nil {
-				return err
-			}
+		if err := m.look(ctx, &r, force, time.Now()); err != nil {
+			return err
 		}
 	}
+}
+
+// A rhythm is what Run knows of its beats. Its zero value has the first come at
+// once.
+type rhythm struct {
+	said   time.Time // the last beat
+	wait   float64   // until the next, as a share of a beat
+	beats  int
+	stored time.Time // the marks were, last
+}
+
+// look says that we live if it is time, or forced, and lets time pass.
+func (m *Members) look(ctx context.Context, r *rhythm, force bool, now time.Time) error {
+	if force || now.Sub(r.said).Seconds() >= m.pace().Seconds()*r.wait {
+		r.said, r.wait = now, 1+rand.Float64()/10
+		if err := m.say(ctx, now, r.beats%ownBeats == 0 || force, false); err != nil && ctx.Err() == nil {
+			log.Warnw("an alive message didn't go out", "error", err)
+		}
+		r.beats++
+	}
+	if m.tick(now, now.Sub(r.stored) >= storeEvery) {
+		r.stored = now
+		return m.store()
+	}
+	return nil
 }
 
 // rings sets Run's timer, or takes it away.
@@ -78,8 +90,11 @@ func (m *Members) wake(at time.Time) {
 func (m *Members) pace() time.Duration {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.sparse() || time.Since(m.twin) < twinTime {
+	switch {
+	case time.Since(m.twin) < twinTime:
 		return beat
+	case m.sparse():
+		return m.detector.scaled(beat)
 	}
 	return calmBeat
 }
