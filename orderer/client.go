@@ -61,15 +61,21 @@ type Sighting struct {
 	At      time.Time
 }
 
+// muteTime is for how long an orderer that answers nothing is passed over where there are others: a suspended one takes
+// connections, and each costs the time that a handshake may take.
+const muteTime = 10 * time.Second
+
 // Client speaks to an ordering service, through whichever of its orderers answers. It is safe for concurrent use.
 type Client struct {
 	c ClientConfig
 
 	mu     sync.Mutex
-	last   string // guarded by mu: address tried last
-	prefer string // guarded by mu: address to try next, if it is still configured
-	source string // guarded by mu: address that blocks come from now
-	self   string // guarded by mu: address that has shown to be this node's own
+	last   string    // guarded by mu: address tried last
+	prefer string    // guarded by mu: address to try next, if it is still configured
+	source string    // guarded by mu: address that blocks come from now
+	self   string    // guarded by mu: address that has shown to be this node's own
+	mute   string    // guarded by mu: address that answered nothing any more
+	muted  time.Time // guarded by mu: when that was found
 }
 
 // NewClient prepares a client and connects to nobody.
@@ -197,6 +203,9 @@ func (c *Client) pick() (Endpoint, error) {
 	}
 	if len(all) == 0 {
 		return Endpoint{}, fmt.Errorf("channel %s: %w", c.c.Channel, NoEndpoint)
+	}
+	if time.Since(c.muted) < muteTime && len(all) > 1 {
+		all = slices.DeleteFunc(slices.Clone(all), func(e Endpoint) bool { return e.Address == c.mute })
 	}
 	i := index(all, c.prefer)
 	if i < 0 {

@@ -8,10 +8,14 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
 )
+
+// lookEvery is how often it is looked who leads.
+const lookEvery = 100 * time.Millisecond
 
 // relay hands the envelopes that this node accepted, and can't order itself, to the leader: by Fabric's own call for it,
 // orderer.Cluster/Step over gRPC, as a consenter that shows its TLS certificate. The leader doesn't judge again what was
@@ -75,6 +79,10 @@ func (r *relay) stream(ctx context.Context, first *order) error {
 	sent := make(chan *order, maxUnsettled)
 	var sending sync.WaitGroup
 	sending.Go(func() {
+		r.follow(ctx, leader.ID)
+		cancel()
+	})
+	sending.Go(func() {
 		defer close(sent)
 		r.send(ctx, stream, first, sent)
 	})
@@ -87,6 +95,20 @@ func (r *relay) stream(ctx context.Context, first *order) error {
 	}
 	r.refuse(left, NotLeader)
 	return err
+}
+
+// follow returns when another leads than a consenter, or nobody, or ctx ends. A leader that is suspended keeps its
+// connections: what it was handed would wait for it.
+func (r *relay) follow(ctx context.Context, leader uint64) {
+	t := time.NewTicker(lookEvery)
+	defer t.Stop()
+	for r.chain.Leader().ID == leader {
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // send puts orders on the stream until ctx ends or nobody leads whom it goes to. Each is in sent before it is on the wire.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"sync"
+	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
@@ -125,8 +126,8 @@ func (s *submission) take(ctx context.Context, envs <-chan *common.Envelope) boo
 // once sends what is unanswered, and what comes, to one orderer. It returns nil if the next stream should go there too.
 func (s *submission) once(ctx context.Context, e Endpoint, envs <-chan *common.Envelope) error {
 	c := s.client
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	conn, err := c.dial(e)
 	if err != nil {
 		return err
@@ -139,13 +140,17 @@ func (s *submission) once(ctx context.Context, e Endpoint, envs <-chan *common.E
 	defer end()
 	var sending sync.WaitGroup
 	defer sending.Wait()
-	defer cancel()
+	defer cancel(nil)
 	sending.Go(func() { s.send(ctx, stream, envs) })
+	sending.Go(func() { cancel(s.watch(ctx, e)) })
 
 	for {
 		r, err := stream.Recv()
 		if errors.Is(err, io.EOF) && s.idle() {
 			return nil
+		}
+		if cause := context.Cause(ctx); err != nil && cause != nil {
+			return cause
 		}
 		if err != nil {
 			return fmt.Errorf("receive answer: %w: %w", Unreachable, err)
@@ -163,6 +168,43 @@ func (s *submission) once(ctx context.Context, e Endpoint, envs <-chan *common.E
 		}
 		if a.Status != common.Status_SUCCESS {
 			return nil // the orderer ends the stream; the rest goes over a new one
+		}
+	}
+}
+
+// watch returns an error when an orderer that owes an answer has stopped: one that answers no envelope for Stall is asked
+// for its newest header, which one that only orders slowly, or can't order, has at hand. A process that is suspended keeps
+// its connections, so nothing else tells for a minute or more.
+func (s *submission) watch(ctx context.Context, e Endpoint) error {
+	c := s.client
+	conns := make(map[string]*grpc.ClientConn)
+	defer func() {
+		for _, conn := range conns {
+			conn.Close()
+		}
+	}()
+	tick := time.NewTicker(c.c.Stall / 4)
+	defer tick.Stop()
+	before := -1
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		answered, owes := s.base, len(s.queue) > 0
+		s.mu.Unlock()
+		if stands := owes && answered == before; !stands {
+			before = answered
+			continue
+		}
+		_, err := c.header(ctx, e, Newest, conns, c.c.Stall/2)
+		if err != nil && ctx.Err() == nil && !errors.Is(err, Answered) {
+			c.mu.Lock()
+			c.mute, c.muted = e.Address, time.Now()
+			c.mu.Unlock()
+			return fmt.Errorf("%s answers nothing any more: %w: %w", e.Address, Stalled, err)
 		}
 	}
 }
