@@ -26,6 +26,7 @@ import (
 
 	"grapevine/block"
 	"grapevine/channel"
+	"grapevine/election"
 	"grapevine/ledger"
 	"grapevine/node"
 )
@@ -84,7 +85,7 @@ func CatchUp(ctx context.Context, c Catchup, progress func(string)) (_ *CaughtUp
 		Dir: dir, Peers: 1, Listen: func(i int) []string { return listen(i)[:1] }, Endpoint: endpoint,
 		Libp2p: func(int) []libp2p.Option { return []libp2p.Option{libp2p.DisableMetrics()} },
 		Tune: func(_ int, conf *node.Config) {
-			conf.Leader = node.Default().Leader // nobody pulls from the ordering service
+			conf.Leader = election.Standby // nobody pulls from the ordering service
 			conf.Judge = false                  // servers only serve
 			if c.Buffer > 0 {
 				conf.BufferBytes = c.Buffer
