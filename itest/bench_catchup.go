@@ -86,7 +86,7 @@ func CatchUp(ctx context.Context, c Catchup, progress func(string)) (_ *CaughtUp
 		Libp2p: func(int) []libp2p.Option { return []libp2p.Option{libp2p.DisableMetrics()} },
 		Tune: func(_ int, conf *node.Config) {
 			conf.Leader = election.Standby // nobody pulls from the ordering service
-			conf.Judge = false                  // servers only serve
+			conf.Judge = false             // servers only serve
 			if c.Buffer > 0 {
 				conf.BufferBytes = c.Buffer
 			}

@@ -28,8 +28,8 @@ type scenario struct {
 	cloning sync.RWMutex // see disk
 
 	mu     sync.Mutex
-	states []state // guarded by mu: states[i] is the store after i acts
-	acked  int     // guarded by mu: states before this one are history
+	states []standing // guarded by mu: states[i] is the store after i acts
+	acked  int        // guarded by mu: states before this one are history
 }
 
 // A script is the blocks that a channel will have.
@@ -40,14 +40,16 @@ type script struct {
 
 // A state is what a store holds: the height of each channel and of its world
 // state, and a fact.
-type state struct {
+type standing struct {
 	heights, judged map[string]uint64
 	fact            string
 }
 
-func (s state) clone() state { return state{maps.Clone(s.heights), maps.Clone(s.judged), s.fact} }
+func (s standing) clone() standing {
+	return standing{maps.Clone(s.heights), maps.Clone(s.judged), s.fact}
+}
 
-func (s state) equal(o state) bool {
+func (s standing) equal(o standing) bool {
 	return s.fact == o.fact && maps.Equal(s.heights, o.heights) && maps.Equal(s.judged, o.judged)
 }
 
@@ -80,11 +82,11 @@ var scripts = sync.OnceValue(func() map[string]*script {
 })
 
 func newScenario(fs *vfs.MemFS) *scenario {
-	return &scenario{fs: fs, chains: scripts(), states: []state{{heights: map[string]uint64{}, judged: map[string]uint64{}}}}
+	return &scenario{fs: fs, chains: scripts(), states: []standing{{heights: map[string]uint64{}, judged: map[string]uint64{}}}}
 }
 
 // act does one thing that leads from the last state to the next.
-func (s *scenario) act(t testing.TB, next state, do func() error) {
+func (s *scenario) act(t testing.TB, next standing, do func() error) {
 	s.mu.Lock()
 	s.states = append(s.states, next)
 	s.mu.Unlock()
@@ -148,7 +150,7 @@ func (s *scenario) random(t testing.TB, fs vfs.FS, rng *rand.Rand) {
 type wreck struct {
 	fs      *vfs.MemFS
 	where   string
-	allowed []state
+	allowed []standing
 }
 
 // crash takes what would be left of the disk if the power went now.
@@ -180,12 +182,12 @@ func (d disk) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vfs.File
 }
 
 // inspect opens a wreck, finds which state it stands in, and checks every key.
-func (s *scenario) inspect(w wreck) (*DB, state, error) {
+func (s *scenario) inspect(w wreck) (*DB, standing, error) {
 	d, err := Open("ledger", Options{fs: w.fs, CacheBytes: 1 << 20})
 	if err != nil {
-		return nil, state{}, err
+		return nil, standing{}, err
 	}
-	got := state{heights: make(map[string]uint64), judged: make(map[string]uint64)}
+	got := standing{heights: make(map[string]uint64), judged: make(map[string]uint64)}
 	for _, name := range d.Channels() {
 		l, err := d.Channel(name)
 		if err != nil {
@@ -208,7 +210,7 @@ func (s *scenario) inspect(w wreck) (*DB, state, error) {
 }
 
 // whole checks that the store holds st and nothing else.
-func (s *scenario) whole(d *DB, st state) error {
+func (s *scenario) whole(d *DB, st standing) error {
 	for name, height := range st.heights {
 		l, err := d.Channel(name)
 		if err != nil {
@@ -263,7 +265,7 @@ func (c *script) matches(d *DB, l *Ledger, height, judged uint64) error {
 }
 
 // goesOn checks that a recovered store takes what comes next.
-func (s *scenario) goesOn(d *DB, st state) error {
+func (s *scenario) goesOn(d *DB, st standing) error {
 	for name, height := range st.heights {
 		all := s.chains[name].all
 		if height == uint64(len(all)) {
@@ -345,7 +347,7 @@ func crashRound(t *testing.T, seed uint64, acts int) int {
 	d, st, err := s.inspect(wreck{w.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng}), w.where, w.allowed})
 	require.NoError(t, err)
 	require.NoError(t, d.Close())
-	again := &scenario{fs: w.fs, chains: s.chains, states: []state{st}}
+	again := &scenario{fs: w.fs, chains: s.chains, states: []standing{st}}
 	s = again
 	again.play(t, errorfs.Wrap(disk{again.fs, again}, at(true)), rand.New(rand.NewPCG(seed, 3)), 3)
 	for _, w := range drain() {

@@ -8,7 +8,7 @@ import (
 // An entry is kept as block, index, length of the metadata (unsigned varints),
 // metadata, value.
 
-func (e *Entry) marshal() []byte {
+func marshalEntry(e *Entry) []byte {
 	b := make([]byte, 0, 3*binary.MaxVarintLen64+len(e.Metadata)+len(e.Value))
 	b = binary.AppendUvarint(b, e.Block)
 	b = binary.AppendUvarint(b, e.Tx)

@@ -11,6 +11,7 @@ import (
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 
 	"grapevine/block"
+	"grapevine/ledger/state"
 )
 
 // An Executor says what blocks make of the world state. The ledger calls it in
@@ -26,52 +27,19 @@ type Executor interface {
 	Execute(v View, carry []byte, b *common.Block) (*Effects, error)
 }
 
-// A View is the world state before a block, to be asked during Execute. What its
-// functions return is the caller's.
-type View struct {
-	// Get returns a key's entry, or nil.
-	Get func(Key) (*Entry, error)
-	// Range yields a namespace's public keys from from (included) to to
-	// (excluded, "" for the end), by their bytes.
-	Range func(namespace, from, to string) iter.Seq2[Found, error]
-	// HasTx reports whether a block before claims this transaction id.
-	HasTx func(id string) (bool, error)
-	// Expiring yields what Effects of earlier blocks scheduled for block at.
-	Expiring func(at uint64) iter.Seq2[Expiry, error]
-}
-
-// Entry is a key's value, metadata and version: which transaction of which block
-// wrote it last.
-type Entry struct {
-	Block, Tx uint64
-	Value     []byte
-	Metadata  []byte
-}
-
-// Found is a key of a range, and its version.
-type Found struct {
-	Key       string
-	Block, Tx uint64
-}
-
-// Write is what becomes of a key; nil: it is deleted.
-type Write struct {
-	Key
-	*Entry
-}
-
-// Touch is a place in a public key's history.
-type Touch struct {
-	Namespace, Key string
-	Tx             uint64
-	Deleted        bool
-}
-
-// Expiry is a reminder for block At of what was written in block Written.
-type Expiry struct {
-	Key
-	At, Written uint64
-}
+// What an executor and the ledger say to each other of the world state is package
+// state's. What a View's functions return is the caller's.
+type (
+	View   = state.View
+	Entry  = state.Entry
+	Found  = state.Found
+	Write  = state.Write
+	Touch  = state.Touch
+	Expiry = state.Expiry
+	// Key names a value of the world state. Private data are known by their hashes
+	// alone: then Collection is set, and Key is the SHA-256 of the key.
+	Key = state.Key
+)
 
 // Effects are what a block leads to.
 type Effects struct {
@@ -315,7 +283,7 @@ func (t *turn) execute(b *common.Block) error {
 			}
 			continue
 		}
-		set(t.b, entryKey(c, w.Key), w.Entry.marshal())
+		set(t.b, entryKey(c, w.Key), marshalEntry(w.Entry))
 	}
 	for _, y := range x.Touches {
 		deleted := []byte{0}

@@ -68,7 +68,7 @@ func (s *scribe) Execute(v View, carry []byte, b *common.Block) (*Effects, error
 			e = nil
 		}
 		set(k, e)
-		x.Touches = append(x.Touches, Touch{k.Namespace, k.Key, uint64(i), gone})
+		x.Touches = append(x.Touches, Touch{Namespace: k.Namespace, Key: k.Key, Tx: uint64(i), Deleted: gone})
 		hidden := Key{Namespace: "ns", Collection: "c", Key: string(digest[:])}
 		set(hidden, &Entry{Block: n, Tx: uint64(i), Value: digest[:]})
 		x.Schedule = append(x.Schedule, Expiry{Key: hidden, At: n + 3, Written: n})
@@ -92,7 +92,7 @@ func (s *scribe) Execute(v View, carry []byte, b *common.Block) (*Effects, error
 		fmt.Fprintf(h, "%s %d %d", f.Key, f.Block, f.Tx)
 	}
 	for k, e := range written {
-		x.Writes = append(x.Writes, Write{k, e})
+		x.Writes = append(x.Writes, Write{Key: k, Entry: e})
 	}
 	slices.SortFunc(x.Writes, func(a, b Write) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Collection, b.Collection), cmp.Compare(a.Key.Key, b.Key.Key))
@@ -152,7 +152,7 @@ func (f *fold) view() View {
 				slices.Sort(keys)
 				for _, k := range keys {
 					e := f.entries[Key{Namespace: ns, Key: k}]
-					if !yield(Found{k, e.Block, e.Tx}, nil) {
+					if !yield(Found{Key: k, Block: e.Block, Tx: e.Tx}, nil) {
 						return
 					}
 				}
@@ -185,7 +185,7 @@ func (f *fold) take(b *common.Block) {
 			continue
 		}
 		f.entries[w.Key] = w.Entry
-		put(entryKey(0, w.Key), w.Entry.marshal())
+		put(entryKey(0, w.Key), marshalEntry(w.Entry))
 	}
 	for _, t := range x.Touches {
 		v := []byte{0}

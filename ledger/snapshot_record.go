@@ -140,7 +140,7 @@ func (p *placer) place(key, value []byte) (at []byte, item *Item, err error) {
 	case kindEntry:
 		k, kerr := parseEntryKey(rest)
 		e, eerr := parseEntry(value)
-		if kerr == nil && eerr == nil && e.Block < p.height && bytes.Equal(e.marshal(), value) {
+		if kerr == nil && eerr == nil && e.Block < p.height && bytes.Equal(marshalEntry(e), value) {
 			item, ok = &Item{k, *e}, true
 		}
 	case kindTx:

@@ -315,7 +315,7 @@ func TestHostileSnapshots(t *testing.T) {
 		"Y16 a pair of another space": func(*wire.SnapshotManifest, []byte) []byte { return appendPair(nil, []byte("t"), nil) },
 		"Y16 no key":                  func(*wire.SnapshotManifest, []byte) []byte { return appendPair(nil, nil, nil) },
 		"Y16 an entry of a block to come": func(*wire.SnapshotManifest, []byte) []byte {
-			return appendPair(nil, entryKey(0, Key{Namespace: "n", Key: "k"})[5:], (&Entry{Block: 50, Value: []byte("v")}).marshal())
+			return appendPair(nil, entryKey(0, Key{Namespace: "n", Key: "k"})[5:], marshalEntry(&Entry{Block: 50, Value: []byte("v")}))
 		},
 		"Y16 one entry left out": func(m *wire.SnapshotManifest, _ []byte) (out []byte) {
 			m.Records--

@@ -30,10 +30,6 @@ const (
 	textEnd  = 0x01 // behind the one that ends it
 )
 
-// Key names a value of the world state. Private data are known by their hashes
-// alone: then Collection is set, and Key is the SHA-256 of the key.
-type Key struct{ Namespace, Collection, Key string }
-
 var errText = errors.New("not a text")
 
 func appendText(dst []byte, s string) []byte {

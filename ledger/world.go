@@ -294,7 +294,7 @@ func (t *turn) view() View {
 			return func(yield func(Found, error) bool) {
 				lower, upper := rangeKeys(c, namespace, from, to)
 				for x, err := range l.items(t.b, lower, upper) {
-					if !yield(Found{x.Key.Key, x.Block, x.Tx}, err) {
+					if !yield(Found{Key: x.Key.Key, Block: x.Block, Tx: x.Tx}, err) {
 						return
 					}
 				}

@@ -205,11 +205,11 @@ func TestWorld(t *testing.T) {
 		var last Key
 		for x, err := range w.All() {
 			require.NoError(t, err)
-			require.Equal(t, f.entries[x.Key].marshal(), x.marshal())
+			require.Equal(t, marshalEntry(f.entries[x.Key]), marshalEntry(&x.Entry))
 			require.True(t, n == 0 || last.Namespace < x.Namespace || last.Namespace == x.Namespace && last.Key < x.Key.Key)
 			got, err := w.Get(x.Key)
 			require.NoError(t, err)
-			require.Equal(t, x.marshal(), got.marshal())
+			require.Equal(t, marshalEntry(&x.Entry), marshalEntry(got))
 			last = x.Key
 			n++
 		}
@@ -316,8 +316,8 @@ func TestDamagedState(t *testing.T) {
 }
 
 func FuzzStateCodecs(f *testing.F) {
-	f.Add(entryKey(1, Key{"a\x00", "b", "c"})[6:])
-	f.Add((&Entry{1, 2, []byte("v"), []byte("m")}).marshal())
+	f.Add(entryKey(1, Key{Namespace: "a\x00", Collection: "b", Key: "c"})[6:])
+	f.Add(marshalEntry(&Entry{Block: 1, Tx: 2, Value: []byte("v"), Metadata: []byte("m")}))
 	f.Add(Verdict{[]byte{0, 9}, make([]byte, 32), [32]byte{1}}.marshal())
 	f.Add(stateMark{5, [32]byte{2}, []byte("carry")}.marshal())
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -325,7 +325,7 @@ func FuzzStateCodecs(f *testing.F) {
 			require.Equal(t, b, entryKey(1, k)[6:])
 		}
 		if e, err := parseEntry(b); err == nil {
-			again, err := parseEntry(e.marshal())
+			again, err := parseEntry(marshalEntry(e))
 			require.NoError(t, err)
 			require.Equal(t, e, again)
 		}

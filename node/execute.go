@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"runtime"
 	"slices"
 	"sync"
@@ -193,7 +192,7 @@ func (e *executor) execute(v ledger.View, carry []byte, b *common.Block) (*state
 		}
 	}
 	delete(e.prepared, b)
-	out, err := state.Execute(f.rules, view(v), mark, n, txs)
+	out, err := state.Execute(f.rules, v, mark, n, txs)
 	if err == nil && block.IsConfig(b) {
 		err = e.follow(f, b)
 	}
@@ -258,50 +257,9 @@ func decoded(l *ledger.Ledger, n uint64) (*common.Block, error) {
 	return block.Decode(raw)
 }
 
-// view and effects translate between the two rooms: their types have the same
-// fields.
-
-func view(v ledger.View) state.View {
-	return state.View{
-		Get: func(k state.Key) (*state.Entry, error) {
-			e, err := v.Get(ledger.Key(k))
-			return (*state.Entry)(e), err
-		},
-		Range: func(namespace, from, to string) iter.Seq2[state.Found, error] {
-			return func(yield func(state.Found, error) bool) {
-				for f, err := range v.Range(namespace, from, to) {
-					if !yield(state.Found(f), err) {
-						return
-					}
-				}
-			}
-		},
-		HasTx: v.HasTx,
-		Expiring: func(at uint64) iter.Seq2[state.Expiry, error] {
-			return func(yield func(state.Expiry, error) bool) {
-				for x, err := range v.Expiring(at) {
-					if !yield(state.Expiry{Key: state.Key(x.Key), At: x.At, Written: x.Written}, err) {
-						return
-					}
-				}
-			}
-		},
-	}
-}
-
 func effects(o *state.Outcome) *ledger.Effects {
-	x := &ledger.Effects{
+	return &ledger.Effects{
 		Codes: o.Codes, CommitHash: o.Mark.CommitHash, StateHash: o.Mark.StateHash(), Carry: o.Mark.Marshal(),
-		Writes: make([]ledger.Write, len(o.Writes)), Touches: make([]ledger.Touch, len(o.Touches)), Schedule: make([]ledger.Expiry, len(o.Schedule)),
+		Writes: o.Writes, Touches: o.Touches, Schedule: o.Schedule,
 	}
-	for i, w := range o.Writes {
-		x.Writes[i] = ledger.Write{Key: ledger.Key(w.Key), Entry: (*ledger.Entry)(w.Entry)}
-	}
-	for i, t := range o.Touches {
-		x.Touches[i] = ledger.Touch(t)
-	}
-	for i, e := range o.Schedule {
-		x.Schedule[i] = ledger.Expiry{Key: ledger.Key(e.Key), At: e.At, Written: e.Written}
-	}
-	return x
 }

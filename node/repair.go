@@ -274,7 +274,7 @@ func StateHash(entries iter.Seq2[ledger.Item, error]) ([32]byte, error) {
 		if err != nil {
 			return [32]byte{}, err
 		}
-		sum.Add(state.Key(x.Key), (*state.Entry)(&x.Entry))
+		sum.Add(x.Key, &x.Entry)
 	}
 	return sum.Digest(), nil
 }

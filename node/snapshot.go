@@ -342,7 +342,7 @@ func newTally() *tally {
 			var own state.Tally
 			for items := range t.next {
 				for i := range items {
-					own.Add(state.Key(items[i].Key), (*state.Entry)(&items[i].Entry))
+					own.Add(items[i].Key, &items[i].Entry)
 				}
 			}
 			t.mu.Lock()
