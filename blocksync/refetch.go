@@ -13,7 +13,7 @@ import (
 	"grapevine/wire"
 )
 
-// ErrNobody: no peer could be asked for a block, or none had it.
+// ErrNobody means that no peer could be asked for a block, or none had it.
 var ErrNobody = errors.New("no peer has it")
 
 // Refetch asks peers, one after the other, the fastest first, for block n, which

@@ -162,7 +162,7 @@ func (d *DB) load(heights map[uint32]uint64, charters map[uint32]charter) error 
 		switch _, err := d.get(droppedKey(number)); {
 		case errors.Is(err, ErrNotFound):
 			return fmt.Errorf("a channel of %d blocks is lost without a trace; to go on without it, remove the file %s: %w", height, witnessName, ErrCorrupt)
-		case err != nil && !(lost && errors.Is(err, ErrCorrupt)):
+		case err != nil && (!lost || !errors.Is(err, ErrCorrupt)):
 			return fmt.Errorf("read which channels were dropped: %w", err)
 		}
 	}

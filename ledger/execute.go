@@ -27,8 +27,8 @@ type Executor interface {
 	Execute(v View, carry []byte, b *common.Block) (*Effects, error)
 }
 
-// What an executor and the ledger say to each other of the world state is package
-// state's. What a View's functions return is the caller's.
+// View, Entry and the others here, by which an executor and the ledger speak of the
+// world state, are package state's. What a View's functions return is the caller's.
 type (
 	View   = state.View
 	Entry  = state.Entry
