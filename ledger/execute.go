@@ -268,6 +268,9 @@ func (t *turn) execute(b *common.Block) error {
 		t.l.stopJudging(err)
 		return nil
 	}
+	if errors.Is(err, ErrCorrupt) && t.l.Damage().None() { // what it was given back isn't what it had given
+		t.l.note(ofState, err)
+	}
 	if err != nil {
 		return err
 	}
