@@ -45,7 +45,7 @@ func (u unread) Unmarshal(b mem.BufferSlice, v any) error {
 func TestSimDeliverLoad(t *testing.T) {
 	clients, blocks, size, every := 20, 10, 10<<10, 20*time.Millisecond
 	if figures.Long() {
-		clients, blocks, size, every = 500, 150, 100<<10, 100*time.Millisecond
+		clients, blocks, size, every = 500, 50, 100<<10, 100*time.Millisecond
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
