@@ -69,6 +69,7 @@ func serve(ctx context.Context, l net.Listener, cert func() *tls.Certificate, ro
 	}}
 	g := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(conf)),
+		grpc.ForceServerCodecV2(newExact()),
 		grpc.MaxRecvMsgSize(most), grpc.MaxSendMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(perConnection),
 		grpc.ConnectionTimeout(handshakeTimeout),
