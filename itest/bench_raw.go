@@ -107,7 +107,7 @@ func (r *raw) add(ctx context.Context) error {
 	hear := &hearer{self: h.ID()}
 	r.heard = append(r.heard, hear)
 	ps, err := pubsub.NewGossipSub(ctx, h, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor(),
-		pubsub.WithMessageIdFn(number), pubsub.WithMaxMessageSize(4<<20), pubsub.WithRawTracer(hear))
+		pubsub.WithMessageIdFn(number), pubsub.WithMaxMessageSize(16<<20), pubsub.WithRawTracer(hear))
 	if err != nil {
 		return err
 	}

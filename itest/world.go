@@ -166,6 +166,16 @@ func (w *World) append(b *common.Block) {
 	w.grown = make(chan struct{})
 }
 
+// Forget drops the data of the block before the last so many, for worlds whose
+// chains outgrow memory. Called after each block; who follows MUST be nearer.
+func (w *World) Forget(before int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if n := len(w.blocks) - 1 - before; n > 0 {
+		w.blocks[n] = &common.Block{Header: w.blocks[n].Header}
+	}
+}
+
 // Ordered is when block n was handed to the sources.
 func (w *World) Ordered(n uint64) time.Time {
 	w.mu.Lock()

@@ -94,17 +94,28 @@ func orgsOf(n int) int { return max(2, n/10) }
 // than 1.6 copies.
 func TestSimTable(t *testing.T) {
 	most := 10 << 20 // bytes of all members together
-	switch {
-	case os.Getenv(soak) != "":
-		most = 8 << 30
-	case figures.Long():
+	if figures.Long() {
 		most = 400 << 20
 	}
+	tabulate(t, "cast.table", 0, most)
+}
+
+// TestSoakTable is the table's larger points. The largest takes 8 GiB.
+func TestSoakTable(t *testing.T) {
+	if os.Getenv(soak) == "" {
+		t.Skip("make soak runs it")
+	}
+	tabulate(t, "cast.table.large", 400<<20, 8<<30)
+}
+
+// tabulate plays the points whose members hold more than least bytes together, and
+// no more than most.
+func tabulate(t *testing.T, name string, least, most int) {
 	var r figures.Records
 	for _, kib := range []int{16, 128, 1 << 10, 8 << 10, 32 << 10} {
 		for _, n := range []int{10, 50, 100, 200, 1000} {
 			size := kib << 10
-			if n*size > most || n == 1000 && kib != 128 {
+			if n*size > most || n*size <= least || n == 1000 && kib != 128 {
 				continue
 			}
 			t.Run(fmt.Sprintf("%d KiB to %d", kib, n), func(t *testing.T) {
@@ -132,7 +143,7 @@ func TestSimTable(t *testing.T) {
 			})
 		}
 	}
-	figures.Save(t, "cast.table", r)
+	figures.Save(t, name, r)
 }
 
 func (f outcome) record(r *figures.Records, name string, p map[string]any) {

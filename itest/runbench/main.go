@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime/pprof"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -37,13 +38,19 @@ var loads = []itest.Load{
 // groups are how many nodes there are, in how many organisations.
 var groups = []struct{ nodes, organisations int }{{10, 2}, {25, 5}}
 
+// The longer variant adds larger blocks, and a group that takes them alone.
+var (
+	largeLoad = itest.Load{Body: 8 << 20, Every: 4 * time.Second, Count: 4}
+	longGroup = struct{ nodes, organisations int }{50, 10}
+)
+
 func main() {
 	out := flag.String("o", "", "write the records to this file as JSON")
 	only := flag.String("only", "", "run only this part: dissemination, membership, catchup, ledger or pull")
 	nodes := flag.Int("nodes", 0, "run only the group of so many nodes; of membership, as many as you like")
 	body := flag.Int("body", 0, "run only the load of so many KiB")
 	rounds := flag.Int("rounds", 3, "how many turns each network has")
-	full := flag.Bool("full", false, "catch-up with 20,000 blocks of 10 KiB and 500 of 1 MiB")
+	full := flag.Bool("full", false, "catch-up with 20,000 blocks of 10 KiB and 500 of 1 MiB; dissemination of 8 MiB too, and of that and 1 MiB to 50 nodes")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to this file; with -only membership, of the idle time alone")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -60,7 +67,7 @@ func main() {
 		}
 		defer func() { err = errors.Join(err, done()) }()
 		if *only == "" || *only == "dissemination" {
-			if err := dissemination(ctx, &r, *rounds, *nodes, *body); err != nil {
+			if err := dissemination(ctx, &r, *rounds, *nodes, *body, *full); err != nil {
 				return err
 			}
 		}
@@ -109,16 +116,23 @@ func profiled(path string) (done func() error, err error) {
 	}, nil
 }
 
-func dissemination(ctx context.Context, r *figures.Records, rounds, nodes, body int) error {
-	run := loads
-	for _, l := range loads {
-		if l.Body>>10 == body {
-			run = []itest.Load{l}
-		}
+func dissemination(ctx context.Context, r *figures.Records, rounds, nodes, body int, full bool) error {
+	groups, loads := groups, loads
+	if full {
+		groups, loads = append(slices.Clone(groups), longGroup), append(slices.Clone(loads), largeLoad)
 	}
 	for _, g := range groups {
 		if nodes != 0 && g.nodes != nodes {
 			continue
+		}
+		run := loads
+		if g == longGroup {
+			run = loads[len(loads)-2:]
+		}
+		for _, l := range run {
+			if l.Body>>10 == body {
+				run = []itest.Load{l}
+			}
 		}
 		c, err := itest.Compare(ctx, g.nodes, g.organisations, rounds, run, func(s string) { fmt.Fprintln(os.Stderr, s) })
 		if err != nil {
