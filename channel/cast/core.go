@@ -22,8 +22,9 @@ import (
 // once, with parity, and each relay's link its share to all the others: together
 // the members upload what one leader would have to alone. Any K of a segment's
 // chunks give it back, so a slow or silent relay costs its share of parity, not
-// time. Whoever has the block says so to all, which ends what is still under way
-// to him. Who sees nothing come any more asks one that is done for what he
+// time. Whoever has the block says so to those who would still send him
+// something, and to some whom he may help. Where it is faster, the leader sends
+// the body whole to everyone instead; pace.go says how that is known. Who sees nothing come any more asks one that is done for what he
 // lacks, then another, and then gives the block to blocksync.
 //
 // Where it comes from. The shape is Turbine's (Solana): leader, stripes with

@@ -1,7 +1,8 @@
 package cast
 
 // evidence makes the proof of a false encoding: the frames as they travel, the
-// announcement first, then the body that came, or enough chunks with whole paths to make it of.
+// announcement first, then the body that came, or enough chunks with whole paths
+// to make it of.
 func evidence(fx fxLie) []byte {
 	b := appendHead(nil, hopKeep, fx.head.Raw)
 	for at := 0; at < len(fx.body); at += maxPart {

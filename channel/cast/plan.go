@@ -13,7 +13,7 @@ type Path string
 
 // The ways; a block of at most wire.InlineLimit travels in its announcement.
 const (
-	PathDirect  Path = "direct"  // all data chunks from the leader to each member
+	PathDirect  Path = "direct"  // whole, from the leader to each member
 	PathStriped Path = "striped" // each chunk to a relay, and from there to all
 	PathOrgs    Path = "orgs"    // each chunk to a relay, to its organisation and one member of each other, and from there to those
 )
@@ -24,7 +24,7 @@ func (c *core) emit(s *session, now time.Time) {
 	if len(c.order) == 0 {
 		return
 	}
-	s.path, s.outgoing, s.marks = c.choose(s.shape, now), 0, make(map[peer.ID]bool)
+	s.path, s.outgoing, s.marked, s.marks = c.choose(s.shape, now), 0, 0, make(map[peer.ID]bool)
 	switch s.path {
 	case PathDirect: // when it is told
 		c.publish(s)
