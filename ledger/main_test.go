@@ -18,6 +18,7 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("grapevine/ledger.(*DB).Close.func1"),
 		goleak.IgnoreAnyFunction(pebble+".(*DB).Apply"),
 		goleak.IgnoreAnyFunction(pebble+".(*cleanupManager).mainLoop"),
+		goleak.IgnoreAnyFunction(pebble+".(*DB).collectTableStats"),
 		goleak.IgnoreAnyFunction(pebble+".(*ConcurrencyLimitScheduler).periodicGranter"),
 		goleak.IgnoreAnyFunction(pebble+"/internal/genericcache.(*shard[...]).releaseLoop"),
 		goleak.IgnoreAnyFunction(pebble+"/record.(*LogWriter).flushLoop"),

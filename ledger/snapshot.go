@@ -334,7 +334,7 @@ func writeFrames(fs vfs.FS, dir, name string, frames [][]byte) error {
 // readFrames reads the first frames of a file, at most so many.
 func readFrames(r io.Reader, most int) (frames [][]byte, err error) {
 	for len(frames) < most {
-		b, err := wire.ReadFrame(r, max(wire.MaxBlock, MaxChunks*indexEntryLen))
+		b, err := wire.ReadFrame(r, max(wire.MaxBlock, MaxIndex))
 		if errors.Is(err, io.EOF) {
 			break
 		}

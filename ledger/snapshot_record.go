@@ -32,6 +32,8 @@ const (
 	MaxChunks = 1 << 20
 
 	indexEntryLen = 4 + sha256.Size
+	// MaxIndex bounds an index.
+	MaxIndex = MaxChunks * indexEntryLen
 )
 
 // A chunkRef is where a chunk lies, and what it must be.

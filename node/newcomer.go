@@ -421,6 +421,30 @@ type Arriving struct {
 	From         map[string]int // chunks that each peer brought, by name
 }
 
+// GatherAttestations asks the members for their attestations of the snapshots that
+// this peer holds, and keeps those that count with them.
+func (c *Channel) GatherAttestations(ctx context.Context) {
+	have := c.ledger.Snapshots()
+	if len(have) == 0 {
+		return
+	}
+	for _, o := range c.offers(ctx) {
+		for _, s := range have {
+			if s.Name != o.name {
+				continue
+			}
+			before := s.Attestations()
+			_, good := Attesters(c.conf.Load(), s.Name, append(before, o.attestations...), c.node.guard.now())
+			if len(good) <= len(before) {
+				continue
+			}
+			if err := s.Attest(good); err != nil {
+				c.log.Warn("attestations of a snapshot can't be kept", "height", s.Manifest.Height, "err", err)
+			}
+		}
+	}
+}
+
 // Arriving tells how the channel comes by a snapshot.
 func (c *Channel) Arriving() Arriving {
 	c.fresh.mu.Lock()

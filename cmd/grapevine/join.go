@@ -15,6 +15,7 @@ import (
 	"grapevine/block"
 	"grapevine/cmd/grapevine/admin"
 	"grapevine/cmd/grapevine/fault"
+	"grapevine/node"
 	"grapevine/orderer"
 )
 
@@ -24,13 +25,16 @@ const changeTime = time.Minute
 
 func newChannelJoinCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use: "join CH --block FILE | --from ADDR --cafile FILE [--hash HEX] [--wait]", Short: "Join by a genesis or configuration block",
+		Use: "join CH --block FILE | --from ADDR --cafile FILE [--hash HEX] [--sync snapshot|genesis|auto] [--wait]", Short: "Join by a genesis or configuration block",
 		Long: `Makes the node join channel CH by its genesis block: that of a file, or block 0 of
 an orderer, whose gRPC address --from names and whose TLS certificate --cafile must
 have signed. The orderer is trusted for that block, unless --hash, the block's
 header hash, says which one it must be. The file may hold a later configuration
 block (peer channel fetch config): then the node asks the orderers that it names
-for block 0, and for the headers that link the two. Joining again changes nothing. With --wait
+for block 0, and for the headers that link the two. Joining again changes nothing. With --sync
+snapshot the node takes a snapshot of the world state from other members, which
+enough organisations must attest, instead of every block; with auto only if there is
+one far ahead. With --wait
 it returns when the node has caught up with the channel, and shows meanwhile how
 that goes.
 
@@ -45,10 +49,12 @@ of the configuration's peer.localMspId and peer.mspConfigPath.
 	file := f.String("block", "", "the genesis block's file")
 	from := f.String("from", "", "an orderer's gRPC address, HOST:PORT")
 	cafile := f.String("cafile", "", "the PEM file of the CA that signed the orderer's TLS certificate")
+	by := f.String("sync", "", "how to come to what others hold: genesis, snapshot or auto; else as p2p.sync says")
 	wait := f.Bool("wait", false, "return when the node has caught up")
 	pin := f.String("hash", "", "the header hash that block 0 must have")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		want, err := hex.DecodeString(*pin)
+		_, synced := node.ParseSync(*by)
 		switch {
 		case (*file == "") == (*from == ""):
 			return usage(c, "one of --block and --from is needed")
@@ -56,6 +62,8 @@ of the configuration's peer.localMspId and peer.mspConfigPath.
 			return usage(c, "--from needs --cafile: who signed the orderer's TLS certificate?")
 		case *from == "" && *cafile != "":
 			return usage(c, "--cafile goes with --from")
+		case !synced:
+			return usage(c, "--sync is genesis, snapshot or auto")
 		case err != nil || (len(want) != 0 && len(want) != 32):
 			return usage(c, "--hash is no header hash: 64 hexadecimal digits")
 		}
@@ -81,7 +89,7 @@ of the configuration's peer.localMspId and peer.mspConfigPath.
 		if err := pinned(raw, want); err != nil {
 			return err
 		}
-		j, err := t.Join(ctx, args[0], raw)
+		j, err := t.Join(ctx, args[0], raw, *by)
 		if err != nil {
 			return err
 		}

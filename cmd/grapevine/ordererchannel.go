@@ -71,7 +71,7 @@ block names, and they must lead to it. Joining again changes nothing.
 		defer t.Close()
 		ctx, cancel := a.within(c.Context(), changeTime)
 		defer cancel()
-		if _, err := t.Join(ctx, args[0], raw); err != nil {
+		if _, err := t.Join(ctx, args[0], raw, ""); err != nil {
 			return err
 		}
 		l, err := t.Ordered(ctx, args[0])

@@ -36,6 +36,7 @@ var verbs = []func(a *app) *cobra.Command{
 	newBlockCmd,
 	newLedgerCmd,
 	newStateCmd,
+	newSnapshotCmd,
 	newCACmd,
 	newMSPCmd,
 	newConfigCmd,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -21,13 +22,25 @@ func newPeerCmd(a *app) *cobra.Command {
 		Example: "  grapevine peer start --config core.yaml",
 	}
 	start := &cobra.Command{
-		Use: "start", Short: "Run a peer in the foreground",
+		Use: "start [--sync snapshot|genesis|auto]", Short: "Run a peer in the foreground",
 		Long: `Run a peer in the foreground, until SIGINT or SIGTERM. Its configuration is
-core.yaml, as Fabric's peers have it, and CORE_ variables.`,
+core.yaml, as Fabric's peers have it, and CORE_ variables. --sync says how channels
+that are joined from now on come to what others hold: by every block (genesis, the
+default), by a snapshot that enough organisations attest (snapshot), or by one if it
+is far ahead (auto).`,
 		Example: "  grapevine peer start --config core.yaml\n  CORE_PEER_ID=peer1 grapevine peer start",
 		Args:    exactly(), Annotations: next("grapevine status", "grapevine channel join CH --block FILE"),
 	}
-	start.RunE = func(c *cobra.Command, _ []string) error { return a.runPeer(c.Context(), serve.Peer) }
+	by := start.Flags().String("sync", "", "how joined channels come to what others hold: genesis, snapshot or auto; else as p2p.sync says")
+	start.RunE = func(c *cobra.Command, _ []string) error {
+		if _, ok := node.ParseSync(*by); !ok {
+			return usage(c, "--sync is genesis, snapshot or auto")
+		}
+		return a.runPeer(c.Context(), func(ctx context.Context, p *conf.Peer, b admin.Build, log *serve.Log) error {
+			p.Sync = cmp.Or(*by, p.Sync)
+			return serve.Peer(ctx, p, b, log)
+		})
+	}
 	c.AddCommand(start)
 	return c
 }

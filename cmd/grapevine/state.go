@@ -10,6 +10,7 @@ import (
 
 	"grapevine/cmd/grapevine/admin"
 	"grapevine/cmd/grapevine/fault"
+	"grapevine/node"
 )
 
 // syncTime is how long somebody waits for a channel to catch up, unless
@@ -70,6 +71,12 @@ func showTransfer(t *table, s *admin.StateStatus) {
 	t.row("height", fmt.Sprintf("%s of %s, %s behind", grouped(s.Height), grouped(s.Target), grouped(s.Lag)))
 	if s.Paused != "" {
 		t.row("PAUSED", s.Paused)
+	}
+	switch n := s.Snapshot; {
+	case n.Height > 0 && n.Mode != string(node.SyncGenesis):
+		t.row("snapshot", fmt.Sprintf("at height %s, %d of %d chunks here, %s came", grouped(n.Height), n.Chunks-n.Left, n.Chunks, size(float64(n.Bytes))))
+	case n.Mode == string(node.SyncSnapshot):
+		t.row("snapshot", "waiting for one: "+n.Waiting)
 	}
 	if p := s.Progress; p.Active {
 		t.row("catching up", progressLine("since "+p.Since.UTC().Format(time.TimeOnly), p, shareOf(p)))
@@ -175,7 +182,9 @@ func (a *app) caughtUp(ctx context.Context, r admin.Remote, target uint64, still
 			if len(s.Sources) == 0 && still > 0 {
 				stood = a.now().Sub(since) >= aloneTime
 			}
-			if s.Height >= target && s.Lag == 0 && stood {
+			// A channel on its way by a snapshot takes no blocks, and so lacks none.
+			arriving := s.Snapshot.Mode == string(node.SyncSnapshot) || s.Snapshot.Height > 0 && s.Snapshot.Mode == string(node.SyncAuto)
+			if s.Height >= target && s.Lag == 0 && stood && !arriving {
 				return &admin.StateSync{Channel: s.Channel, Height: s.Height, Target: s.Target, Done: true}, nil
 			}
 			b.show(s.Progress, shareOf(s.Progress))

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,6 +24,8 @@ type chain interface {
 	Dump(ctx context.Context, q admin.DumpQuery, each func(*admin.StateEntry) error) error
 	History(ctx context.Context, namespace, key string) (*admin.StateHistory, error)
 	StateHash(ctx context.Context, at string) (*admin.StateHash, error)
+	Snapshots(ctx context.Context) (*admin.SnapshotList, error)
+	Export(ctx context.Context, height string, w io.Writer) error
 	Close() error
 }
 

@@ -72,8 +72,8 @@ func (c *Client) Channels(ctx context.Context) (*ChannelList, error) {
 
 // Join hands the node a genesis block; ch, if not empty, is the channel that it
 // must be of.
-func (c *Client) Join(ctx context.Context, ch string, block []byte) (*Joined, error) {
-	return send[Joined](ctx, c, http.MethodPost, "/channels", url.Values{"channel": {ch}}, block)
+func (c *Client) Join(ctx context.Context, ch string, block []byte, sync string) (*Joined, error) {
+	return send[Joined](ctx, c, http.MethodPost, "/channels", url.Values{"channel": {ch}, "sync": {sync}}, block)
 }
 
 // Leave makes the node leave a channel.

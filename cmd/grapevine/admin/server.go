@@ -51,6 +51,7 @@ func (s *Server) Whole() http.Handler {
 	mux.HandleFunc("POST /api/v1/channels", s.handle(s.join))
 	mux.HandleFunc("POST /api/v1/channels/{ch}/leave", s.handle(s.leave))
 	s.changing(mux)
+	mux.HandleFunc("POST /api/v1/channels/{ch}/snapshots", s.handle(s.createSnapshot))
 	mux.HandleFunc("POST /api/v1/channels/{ch}/fetch", s.handle(s.fetch))
 	mux.HandleFunc("POST /api/v1/channels/{ch}/scrub", s.handle(s.scrub))
 	mux.HandleFunc("POST /api/v1/channels/{ch}/rebuild", s.handle(s.rebuild))
@@ -92,6 +93,8 @@ func (s *Server) reading(mux *http.ServeMux) {
 	mux.HandleFunc("GET /api/v1/channels/{ch}/verification", s.handle(s.verify))
 	s.leading(mux)
 	mux.HandleFunc("GET /api/v1/evidence", s.handle(s.evidence))
+	mux.HandleFunc("GET /api/v1/channels/{ch}/snapshots", s.handle(s.snapshots))
+	mux.HandleFunc("GET /api/v1/channels/{ch}/snapshots/file", s.snapshotFile)
 	s.stating(mux)
 }
 
@@ -207,7 +210,14 @@ func (s *Server) join(r *http.Request) (any, error) {
 		if _, err := s.Peer.Channel(conf.Channel()); err != nil {
 			already = false
 		}
-		_, err = s.Peer.Join(r.Context(), b)
+		by, ok := node.ParseSync(r.URL.Query().Get("sync"))
+		if !ok {
+			return nil, fault.Newf(fault.Usage, "sync %q is not genesis, snapshot or auto", r.URL.Query().Get("sync"))
+		}
+		if r.URL.Query().Get("sync") == "" {
+			by = "" // as the node is configured
+		}
+		_, err = s.Peer.JoinBy(r.Context(), b, by)
 	} else {
 		if _, _, err := s.Orderer.Channel(conf.Channel()); err != nil {
 			already = false

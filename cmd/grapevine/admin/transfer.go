@@ -22,6 +22,7 @@ type StateStatus struct {
 	Lag      uint64           `json:"lag"`
 	Paused   string           `json:"paused"` // why commits wait, or ""
 	Progress Progress         `json:"progress"`
+	Snapshot Arriving         `json:"snapshot"`
 	Buffer   StateBuffer      `json:"buffer"`
 	Gaps     []StateGap       `json:"gaps"`
 	Requests []StateRequest   `json:"requests"`
@@ -143,6 +144,7 @@ func stateStatus(c *node.Channel, now time.Time) *StateStatus {
 	out := &StateStatus{
 		Channel: c.Name(), Height: v.Height, Target: max(v.Target, v.Height), Lag: v.Target - min(v.Target, v.Height),
 		Progress: ProgressOf(v.Progress, c.From(v)),
+		Snapshot: arrivingOf(c.Arriving()),
 		Buffer:   StateBuffer{v.Waiting, v.Buffered, v.Peak, v.Budget},
 	}
 	if v.Paused != nil {

@@ -29,6 +29,7 @@ type StateHistory struct {
 	Namespace string        `json:"namespace"`
 	Key       string        `json:"key"`
 	Height    uint64        `json:"height"`
+	From      uint64        `json:"from"` // block from which on changes are known
 	Items     []StateChange `json:"items"`
 }
 
@@ -139,7 +140,7 @@ func (c *Chain) History(ctx context.Context, namespace, key string) (_ *StateHis
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, w.Close()) }()
-	out := &StateHistory{Channel: c.Ledger.Name(), Namespace: namespace, Key: key, Height: w.Height()}
+	out := &StateHistory{Channel: c.Ledger.Name(), Namespace: namespace, Key: key, Height: w.Height(), From: w.HistoryFrom()}
 	for p, err := range w.History(namespace, key) {
 		if err == nil {
 			err = ctx.Err()
@@ -166,6 +167,10 @@ func (c *Chain) History(ctx context.Context, namespace, key string) (_ *StateHis
 			x.Value, x.Text = base64.StdEncoding.EncodeToString(v), text(v)
 		}
 		out.Items = append(out.Items, x)
+	}
+	if from := w.HistoryFrom(); len(out.Items) == 0 && from > 0 {
+		return nil, fault.Newf("STA020", "what wrote the key %q before block %d isn't known here", key, from).
+			Because("histories begin at that block, and nothing has written it since")
 	}
 	if len(out.Items) == 0 {
 		return nil, fault.Newf("STA001", "the key %q never was in the world state", key).

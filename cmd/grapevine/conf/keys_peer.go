@@ -73,6 +73,12 @@ var coreKeys = []Key{
 var ownKeys = []Key{
 	{Path: "p2p.listen", Kind: Multi, Treatment: Honoured, Absent: "peer.listenAddress", Meaning: "Multiaddrs of the libp2p listener. An orderer has no other way to set it."},
 	{Path: "p2p.networkId", Kind: String, Treatment: Honoured, Default: "dev", Meaning: "An orderer's network ID; a peer's is peer.networkId."},
+	{Path: "p2p.sync", Kind: String, Treatment: Honoured, Default: "genesis", Enum: []string{"genesis", "snapshot", "auto"}, Meaning: "How a channel that is joined comes to what others hold: by every block from block 0 on, by a snapshot, or by a snapshot if one is far ahead."},
+	{Path: "p2p.keepBlocks", Kind: Int, Treatment: Honoured, Default: "0", zero: zeroFine, Meaning: "Blocks older than the newest so many are forgotten, but for those of configurations; 0: none."},
+	{Path: "p2p.snapshots.every", Kind: Int, Treatment: Honoured, Default: "0", zero: zeroFine, Meaning: "A snapshot is made at each height that is a multiple of this; 0: only when asked for. Peers that make theirs at the same heights can vouch for each other's."},
+	{Path: "p2p.snapshots.keep", Kind: Int, Treatment: Honoured, Default: "2", Meaning: "How many snapshots of a channel stay, the newest."},
+	{Path: "p2p.snapshots.attested", Kind: Int, Treatment: Honoured, Default: "0", zero: zeroFine, Meaning: "How many organisations must attest a snapshot before it is taken; 0: most of the channel's."},
+	{Path: "p2p.snapshots.ahead", Kind: Int, Treatment: Honoured, Default: "1000", Meaning: "With p2p.sync auto: a snapshot is taken that is so many blocks ahead."},
 	{Path: "dashboard.enabled", Kind: Bool, Treatment: Honoured, Default: "true", Meaning: "Show the dashboard on the operations listener."},
 	{Path: "events.validity", Kind: String, Treatment: Honoured, Default: "own", Enum: []string{"none", "own", "fabricPeer"}, Meaning: "Who judges transactions."},
 	{Path: "events.fabricPeer", Kind: Dial, Treatment: Honoured, Absent: "none", Meaning: "The own organisation's Fabric peer that judges, with validity fabricPeer."},

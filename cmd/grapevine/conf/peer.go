@@ -46,6 +46,8 @@ type Peer struct {
 	Operations     Operations
 	Profile        string // listen address; "" when off
 	HSM            HSM
+	Sync           string // "genesis", "snapshot" or "auto"
+	Snapshots      Snapshots
 	Validity       string // "none", "own" or "fabricPeer"
 	FabricPeer     string // host:port; with Validity "fabricPeer"
 	Logging        Logging
@@ -101,6 +103,10 @@ type Relay struct {
 	Fronts    []Front
 	Cert, Key string
 }
+
+// Snapshots says which are made and trusted, and how many blocks are kept; zero is
+// none, most organisations, and all.
+type Snapshots struct{ Every, Keep, Attested, Ahead, Blocks int }
 
 // Keepalive holds gRPC's server timings.
 type Keepalive struct{ Interval, Timeout, MinInterval time.Duration }
@@ -176,7 +182,12 @@ func (s *Settings) Peer() (*Peer, error) {
 			Metrics: s.str("metrics.provider"), Dashboard: s.flag("dashboard.enabled"),
 			Statsd: Statsd{s.str("metrics.statsd.network"), s.str("metrics.statsd.address"), s.str("metrics.statsd.prefix"), s.dur("metrics.statsd.writeInterval")},
 		},
-		HSM:      HSM{s.str("peer.BCCSP.Default") == "PKCS11", s.path("peer.BCCSP.PKCS11.Library"), s.str("peer.BCCSP.PKCS11.Label"), s.str("peer.BCCSP.PKCS11.Pin")},
+		HSM:  HSM{s.str("peer.BCCSP.Default") == "PKCS11", s.path("peer.BCCSP.PKCS11.Library"), s.str("peer.BCCSP.PKCS11.Label"), s.str("peer.BCCSP.PKCS11.Pin")},
+		Sync: s.str("p2p.sync"),
+		Snapshots: Snapshots{
+			Every: s.num("p2p.snapshots.every"), Keep: s.num("p2p.snapshots.keep"), Attested: s.num("p2p.snapshots.attested"),
+			Ahead: s.num("p2p.snapshots.ahead"), Blocks: s.num("p2p.keepBlocks"),
+		},
 		Validity: s.str("events.validity"), FabricPeer: s.str("events.fabricPeer"), Logging: s.logging(),
 	}
 	if s.flag("peer.profile.enabled") {

@@ -156,7 +156,7 @@ func (n *Network) await(ctx context.Context, v *Node) error {
 	defer t.Stop()
 	for {
 		client := admin.Dial(n.Folder(v))
-		_, err := client.Join(ctx, n.Shape.Channel, genesis)
+		_, err := client.Join(ctx, n.Shape.Channel, genesis, "")
 		client.Close()
 		if err == nil {
 			return nil

@@ -108,6 +108,11 @@ var entries = []Entry{
 	{"STA030", "what is kept of a channel is damaged", "the disk gave back something else than was written", []string{"let a running node repair it: grapevine state repair CH", "check the disk"}, ExitCheck, nil},
 	{"STA014", "fetching blocks from another peer went wrong", "", nil, ExitFailed, []string{"blocksync.", "cast.", "trace."}},
 
+	{"STA020", "it lies below the lowest block kept here", "the ledger began with a snapshot, or older blocks were pruned", []string{"ask a peer that keeps the chain from block 0 on"}, ExitFailed, []string{"ledger.pruned"}},
+	{"STA021", "the snapshot is not what it says", "it is damaged, of another channel, or not made by this program", []string{"take it from somebody else"}, ExitCheck, []string{"ledger.bad_snapshot", "blocksync.bad_snapshot"}},
+	{"STA022", "too few organisations attest the snapshot", "only peers that made the same snapshot themselves can attest it", []string{"have peers of other organisations make theirs at the same heights: p2p.snapshots.every", "ask for fewer with --attested, if those are to be trusted alone"}, ExitCheck, nil},
+	{"STA023", "no such snapshot", "", []string{"see which there are: grapevine snapshot ls CH", "make one: grapevine snapshot create CH"}, ExitFailed, nil},
+
 	// ORD: the ordering service.
 	{"ORD001", "the ordering service refused it", "", nil, ExitFailed, []string{"orderer.", "deliver."}},
 	{"ORD003", "no orderer answers", "", []string{"check the addresses and their TLS roots, or override them: peer.deliveryclient.addressOverrides"}, ExitUnreachable, []string{"orderer.unreachable", "orderer.no_endpoint"}},

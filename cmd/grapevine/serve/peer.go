@@ -149,6 +149,11 @@ func runPeer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log, relay b
 		Off: !c.Gossip.Repair, Look: c.Gossip.CheckInterval, Quiet: c.Gossip.RepairTimeout, Tries: c.Gossip.RepairRetries,
 		Slice: uint64(max(0, c.Gossip.RepairBatch)), Buffer: uint64(max(0, c.Gossip.RepairBuffer)),
 	}
+	cfg.Sync = node.SyncMode(c.Sync)
+	cfg.Snapshots = node.Snapshots{
+		Every: uint64(c.Snapshots.Every), Keep: c.Snapshots.Keep, Attested: c.Snapshots.Attested,
+		Ahead: uint64(c.Snapshots.Ahead), Blocks: uint64(c.Snapshots.Blocks),
+	}
 	if c.Gossip.AliveInterval > 0 {
 		cfg.Alive = c.Gossip.AliveInterval
 	}
