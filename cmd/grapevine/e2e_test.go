@@ -173,7 +173,7 @@ func (m *machine) speaks(t *testing.T, first map[string]any) {
 	require.Equal(t, 2.0, of(m.object(t, 0, "channel", "info", "mychannel"), "orgs")[0]["alive"])
 	require.Contains(t, m.run(t, 0, "channel", "config", "mychannel"), `"channel_group"`)
 	transfer := m.object(t, 0, "state", "status", "mychannel")
-	require.ElementsMatch(t, []string{"channel", "height", "target", "lag", "paused", "progress", "buffer", "gaps", "requests", "sources", "apiVersion", "kind"}, keys(transfer))
+	require.ElementsMatch(t, []string{"channel", "height", "target", "lag", "paused", "progress", "snapshot", "buffer", "gaps", "requests", "sources", "apiVersion", "kind"}, keys(transfer))
 	require.Equal(t, first["height"], transfer["height"])
 	require.Empty(t, transfer["gaps"])
 	require.Len(t, transfer["sources"], 3)
@@ -199,6 +199,8 @@ func (m *machine) speaks(t *testing.T, first map[string]any) {
 	}
 	require.Equal(t, first["tipHash"], m.object(t, 0, "ledger", "import", "--genesis", "genesis.block", "--blocks", "chain.blocks", "--data", "copy")["tipHash"])
 	require.Equal(t, info["genesisHash"], m.object(t, 0, "channel", "info", "mychannel", "--data", "copy")["genesisHash"])
+
+	m.snapshots(t, first["height"].(float64), first["stateHash"], first["tipHash"])
 
 	// Joining is idempotent; leaving asks, and keeps the blocks unless told.
 	require.Equal(t, true, m.object(t, 0, "channel", "join", "mychannel", "--block", "genesis.block")["already"])

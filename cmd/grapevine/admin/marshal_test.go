@@ -18,6 +18,7 @@ var objects = []any{
 	&DevStatus{DevState: DevState{Channels: []DevChannel{{}}, Orderers: []DevOrderer{{}}, Peers: []DevPeer{{}}}},
 	&DevUp{DevState: DevState{}, Steps: []DevStep{{}}}, &DevTx{},
 	&LedgerChecks{Items: []LedgerCheck{{}}}, &LedgerRebuild{Items: []RebuiltState{{}}}, &LedgerUpkeep{},
+	&Snapshot{}, &SnapshotList{Items: []Snapshot{{}}}, &SnapshotFile{}, &SnapshotVerification{},
 	&Status{Problems: []Problem{{}}, Channels: []StatusChannel{{}}, Certificates: []Certificate{{}}},
 	&PeerList{Items: []Peer{{}}}, &ChannelList{Items: []ChannelItem{{}}},
 	&ChannelInfo{Orgs: []ChannelOrg{{}}, Orderers: []ChannelOrderer{{}}},
