@@ -174,7 +174,7 @@ func (w *World) manifest() (blocks [][]byte, m *wire.SnapshotManifest, err error
 func (l *Ledger) configs(below uint64) ([]uint64, error) {
 	lowest := l.Lowest()
 	var found []uint64 // falling
-	for n := below; n > lowest || n > 0 && len(found) == 0; {
+	for n := below; n > lowest; {
 		raw, err := l.Block(n - 1)
 		if err != nil {
 			return nil, err
@@ -199,12 +199,23 @@ func (l *Ledger) configs(below uint64) ([]uint64, error) {
 		return nil, err
 	}
 	if len(found) > 0 { // what a block above lowest named may be among those below
-		kept = slices.DeleteFunc(kept, func(n uint64) bool { return n >= found[0] })
+		below = found[0]
 	}
+	kept = slices.DeleteFunc(kept, func(n uint64) bool { return n >= below })
 	if found = append(kept, found...); len(found) == 0 || found[0] != 0 {
 		return nil, fmt.Errorf("channel %s: block 0 isn't kept: %w", l.name, ErrCorrupt)
 	}
 	return found, nil
+}
+
+// ConfigBefore is the number of the newest configuration block below n > 0, kept
+// for ever as they all are.
+func (l *Ledger) ConfigBefore(n uint64) (uint64, error) {
+	all, err := l.configs(n)
+	if err != nil {
+		return 0, err
+	}
+	return all[len(all)-1], nil
 }
 
 // keptBelow lists the blocks kept below a number that the ledger was pruned to: the

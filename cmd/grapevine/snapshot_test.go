@@ -13,7 +13,7 @@ import (
 // there; nothing is ordered meanwhile.
 func (m *machine) snapshots(t *testing.T, height float64, stateHash, tip any) {
 	t.Helper()
-	m.refused(t, 1, "STA023", "snapshot", "export", "mychannel", "none.snapshot", "--target", "peer2.org1")
+	m.refused(t, 1, "STA023", "snapshot", "export", "mychannel", "none.snapshot", "--target", "peer1.org1")
 	m.refused(t, 1, "STA003", "snapshot", "create", "mychannel", "--target", "orderer0")
 	made := m.object(t, 0, "snapshot", "create", "mychannel")
 	require.ElementsMatch(t, []string{
@@ -52,6 +52,8 @@ func (m *machine) snapshots(t *testing.T, height float64, stateHash, tip any) {
 	require.Equal(t, height-1, m.object(t, 0, "snapshot", "ls", "mychannel", "--data", "restored")["lowest"])
 	m.refused(t, 1, "STA020", "block", "get", "mychannel", "1", "--data", "restored")
 	m.object(t, 0, "block", "get", "mychannel", "newest", "--data", "restored")
+	m.object(t, 0, "block", "get", "mychannel", "0", "--data", "restored")
+	require.Equal(t, true, m.object(t, 0, "block", "verify", "mychannel", "newest", "--data", "restored")["ok"])
 
 	// A peer that lost all comes by it.
 	const peer = "peer1.org2"

@@ -217,7 +217,7 @@ func (c *Chain) read(raw []byte, n uint64, full bool) (*Block, error) {
 	b.Channel = c.Ledger.Name()
 	v, who, err := c.verdict(n)
 	switch {
-	case errors.Is(err, ledger.ErrUnjudged):
+	case errors.Is(err, ledger.ErrUnjudged), errors.Is(err, ledger.ErrPruned): // a configuration outlives its verdict
 	case err != nil:
 		return nil, err
 	default:
@@ -231,11 +231,15 @@ func (c *Chain) read(raw []byte, n uint64, full bool) (*Block, error) {
 // the chain.
 func (c *Chain) before(n uint64) (*channel.Config, error) {
 	prev, err := c.decoded(n - 1)
-	if err != nil {
+	at := n - 1
+	switch {
+	case errors.Is(err, ledger.ErrPruned):
+		if at, err = c.Ledger.ConfigBefore(n); err != nil {
+			return nil, err
+		}
+	case err != nil:
 		return nil, err
-	}
-	at := prev.Header.Number
-	if !block.IsConfig(prev) {
+	case !block.IsConfig(prev):
 		at, _ = decodeSignatures(prev, nil)
 	}
 	raw, err := c.raw(at)
@@ -263,6 +267,9 @@ func (c *Chain) span(text string) (from, to uint64, err error) {
 
 func (c *Chain) raw(n uint64) ([]byte, error) {
 	raw, err := c.Ledger.Block(n)
+	if errors.Is(err, ledger.ErrPruned) {
+		return nil, fault.Newf("STA020", "block %d isn't kept here", n).Because(fmt.Sprintf("blocks from %d on are", c.Ledger.Lowest())).From(err)
+	}
 	if errors.Is(err, ledger.ErrNotFound) {
 		return nil, fault.Newf(fault.NotFound, "block %d isn't held: channel %s has %d", n, c.Ledger.Name(), c.Ledger.Height()).From(err)
 	}

@@ -140,7 +140,7 @@ func (s *Server) createSnapshot(r *http.Request) (any, error) {
 		return nil, err
 	}
 	if c.peer == nil {
-		return nil, fault.New(fault.NotHere, "an ordering node keeps no world state").Do("name a peer with --target")
+		return nil, fault.New("STA003", "").Because("an ordering node keeps no world state").Do("name a peer with --target")
 	}
 	made, err := c.peer.Snapshot(r.Context())
 	if errors.Is(err, ledger.ErrUnjudged) {
