@@ -11,7 +11,7 @@ import (
 func (d *detector) hear(from msp.PKIID, s *subject, w say, now time.Time) {
 	if s != nil && s.connected {
 		if p := s.probe; p != nil && w.ack == p.nonce { // of its first ping, so that losses lengthen the wait
-			d.measure(s, now.Sub(p.began), now)
+			d.measure(s, now.Sub(p.began))
 		}
 		d.sign(s, now)
 	}

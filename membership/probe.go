@@ -188,7 +188,7 @@ func (d *detector) lossy() int {
 	return 0
 }
 
-func (d *detector) measure(s *subject, rtt time.Duration, now time.Time) {
+func (d *detector) measure(s *subject, rtt time.Duration) {
 	counts := min(rtt, d.period/2)
 	if s.rtt == 0 {
 		s.rtt = counts
