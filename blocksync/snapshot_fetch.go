@@ -62,11 +62,13 @@ func NewFetch(c FetchConfig) *Fetch {
 	}
 }
 
-// Holds says that a peer holds the snapshot; Gone that it isn't there any more.
+// Holds says that a peer holds the snapshot.
 func (f *Fetch) Holds(p peer.ID) { f.report(hvPeer{p}) }
-func (f *Fetch) Gone(p peer.ID)  { f.report(hvGone{p}) }
 
-// Left is how many chunks are missing, Bytes how many bytes came, and From how many
+// Gone says that a peer holds it no more.
+func (f *Fetch) Gone(p peer.ID) { f.report(hvGone{p}) }
+
+// Progress returns how many chunks are missing, how many bytes came, and how many
 // chunks each peer brought.
 func (f *Fetch) Progress() (left int, bytes int64, from map[peer.ID]int) {
 	f.mu.Lock()

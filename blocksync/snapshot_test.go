@@ -216,7 +216,6 @@ func TestSnapshotOffersAndHead(t *testing.T) {
 		_, _, err = Head(t.Context(), open(), [32]byte{1})
 		require.ErrorIs(t, err, errLacking)
 		require.Nil(t, wire.ReasonOf(err), "that a peer doesn't hold it is no offence")
-
 	})
 }
 

@@ -119,25 +119,6 @@ func (s *standin) set(change func(*standin)) {
 	s.changed = make(chan struct{})
 }
 
-// until waits for a state of it.
-func (s *standin) until(ctx context.Context, is func(*standin) bool) {
-	s.t.Helper()
-	for {
-		s.mu.Lock()
-		ok, changed := is(s), s.changed
-		s.mu.Unlock()
-		if ok {
-			return
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			s.t.Error("the orderer never came to that")
-			return
-		}
-	}
-}
-
 func (s *standin) Deliver(stream ab.AtomicBroadcast_DeliverServer) error {
 	s.set(func(s *standin) { s.streams++ })
 	return s.handler.Serve(heard{stream, s})

@@ -27,7 +27,7 @@ type Executor interface {
 	Execute(v View, carry []byte, b *common.Block) (*Effects, error)
 }
 
-// View, Entry and the others here, by which an executor and the ledger speak of the
+// View and the other types here, by which an executor and the ledger speak of the
 // world state, are package state's. What a View's functions return is the caller's.
 type (
 	View   = state.View

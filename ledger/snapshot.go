@@ -57,8 +57,10 @@ type Snapshot struct {
 // Index is what the manifest's root is the hash of.
 func (s *Snapshot) Index() []byte { return s.index }
 
-// Chunks is how many chunks there are, and Size how long one is.
-func (s *Snapshot) Chunks() int      { return len(s.refs) }
+// Chunks is how many chunks there are.
+func (s *Snapshot) Chunks() int { return len(s.refs) }
+
+// Size is how many bytes chunk i has.
 func (s *Snapshot) Size(i int) int64 { return int64(s.refs[i].size) }
 
 // Chunk reads a chunk. ErrCorrupt: it isn't what was written; ErrNotFound: the

@@ -84,7 +84,7 @@ func ParseManifest(raw []byte) (*wire.SnapshotManifest, error) {
 	return m, nil
 }
 
-// Name is what a manifest is known by, and attested as.
+// ManifestName is what a manifest is known by, and attested as.
 func ManifestName(manifest []byte) [32]byte {
 	return wire.HashParts([]byte(wire.DomainSnapshot), manifest)
 }

@@ -227,7 +227,7 @@ func (c *Config) Validate() error {
 		}
 	}
 	if err := c.Leader.Validate(); err != nil {
-		errs = append(errs, fmt.Errorf("Leader: %w", err)) //nolint:staticcheck // the field is called so
+		errs = append(errs, fmt.Errorf("Leader: %w", err))
 	}
 	return errors.Join(errs...)
 }

@@ -24,11 +24,11 @@ import (
 type SyncMode string
 
 const (
-	// SyncGenesis: by every block from block 0 on, judged by itself. The default.
+	// SyncGenesis is by every block from block 0 on, judged by itself. The default.
 	SyncGenesis SyncMode = "genesis"
-	// SyncSnapshot: by a snapshot that enough organisations attest; it waits for one.
+	// SyncSnapshot is by a snapshot that enough organisations attest; it waits for one.
 	SyncSnapshot SyncMode = "snapshot"
-	// SyncAuto: by blocks, but if such a snapshot turns up soon and is far ahead, by
+	// SyncAuto is by blocks, but if such a snapshot turns up soon and is far ahead, by
 	// that.
 	SyncAuto SyncMode = "auto"
 

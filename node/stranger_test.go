@@ -18,10 +18,11 @@ func TestBlocksForMembersOnly(t *testing.T) {
 	ctx := patience(t)
 	w := newWorld(t)
 	cfg, reg := w.config(0, "peer0.org1")
-	n := start(t, cfg, w.genesis("shared", 0, 1), w.genesis("theirs", 0))
+	shared := w.genesis("shared", 0, 1)
+	n := start(t, cfg, shared, w.genesis("theirs", 0))
 	theirs, err := n.Channel("theirs")
 	require.NoError(t, err)
-	stranger := start(t, func() Config { c, _ := w.config(1, "peer0.org2"); return c }(), w.genesis("shared", 0, 1))
+	stranger := start(t, func() Config { c, _ := w.config(1, "peer0.org2"); return c }(), shared)
 	require.NoError(t, stranger.host.Connect(ctx, at(t, n, "tcp")))
 	ask := func(tag [32]byte) (answer []byte, code network.StreamErrorCode) {
 		s, err := stranger.host.NewStream(ctx, n.PeerID(), wire.DoorID)

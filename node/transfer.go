@@ -145,8 +145,10 @@ func transferDesc(name, help string) *prometheus.Desc {
 }
 
 func (transfers) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{transferWaiting, transferLag, transferBuffer, transferPeak, transferAsked,
-		transferPulled, transferServed, transferBlocks, transferBytes, transferLeft} {
+	for _, d := range []*prometheus.Desc{
+		transferWaiting, transferLag, transferBuffer, transferPeak, transferAsked,
+		transferPulled, transferServed, transferBlocks, transferBytes, transferLeft,
+	} {
 		out <- d
 	}
 }
