@@ -37,7 +37,7 @@ import (
 // one for the node would tell members of one channel when another is used.
 const (
 	fewPings      = 1           // a period, where each is pinged once by somebody
-	morePings     = 3           // where that is left to chance
+	morePings     = 4           // where that is left to chance
 	slowPings     = 7           // quarters of a period without a ping: the turns don't fit
 	hurry         = time.Minute // for which then more are pinged
 	helpers       = 3           // who are connected to the subject, as it can be expected
