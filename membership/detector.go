@@ -130,13 +130,14 @@ type subject struct {
 	accusers  map[msp.PKIID]bool
 	accused   time.Time     // since when
 	rtt       time.Duration // smoothed; 0: unknown
+	asked     uint64        // the nonce of its newest probe; 0: its answer has come
+	askedAt   time.Time
 	heard     time.Time
 }
 
 // probe is one look at a subject, until it answers or is dead.
 type probe struct {
 	nonce  uint64
-	began  time.Time
 	next   time.Time
 	steps  int
 	asked  map[msp.PKIID]bool

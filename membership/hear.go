@@ -10,8 +10,9 @@ import (
 
 func (d *detector) hear(from msp.PKIID, s *subject, w say, now time.Time) {
 	if s != nil && s.connected {
-		if p := s.probe; p != nil && w.ack == p.nonce { // of its first ping, so that losses lengthen the wait
-			d.measure(s, now.Sub(p.began))
+		if w.ack != 0 && w.ack == s.asked { // from its first ping, so that losses lengthen the wait; the probe may have ended with another word
+			s.asked = 0
+			d.measure(s, now.Sub(s.askedAt))
 		}
 		d.sign(s, now)
 	}

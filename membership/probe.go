@@ -53,7 +53,8 @@ func (d *detector) lookAfter(s *subject, steps int, now time.Time) {
 		return
 	}
 	d.nonce++
-	s.probe = &probe{nonce: d.nonce, began: now, steps: steps}
+	s.probe = &probe{nonce: d.nonce, steps: steps}
+	s.asked, s.askedAt = d.nonce, now
 	d.looking = append(d.looking, s)
 	d.probes[d.nonce] = s
 	d.advance(s, now)
