@@ -39,7 +39,7 @@ sim: ## whole networks in virtual time: dissemination, partitions, deaths, elect
 
 soak: ## longer simulations, crash loops, orderers and leaders killed, suspended and cut off under load, every byte of the recorded chains flipped; SOAK=10m for each loop
 	@mkdir -p build/soak
-	GRAPEVINE_SIM=$(CURDIR)/build/soak GRAPEVINE_SOAK=$(SOAK) $(GO) test -count=1 -timeout 170m -run 'Soak|BitFlips' -v ./ledger ./channel ./channel/cast ./itest ./cmd/grapevine
+	GRAPEVINE_SIM=$(CURDIR)/build/soak GRAPEVINE_SOAK=$(SOAK) $(GO) test -count=1 -timeout 170m -run 'Soak|BitFlips' -v ./ledger ./channel ./channel/cast ./membership ./itest ./cmd/grapevine
 
 bench: ## dissemination, ledger and range pull beside their bare counterparts, meeting and idling; writes build/bench.json
 	@mkdir -p build
