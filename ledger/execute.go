@@ -27,14 +27,19 @@ type Executor interface {
 	Execute(v View, carry []byte, b *common.Block) (*Effects, error)
 }
 
-// View and the other types here, by which an executor and the ledger speak of the
-// world state, are package state's. What a View's functions return is the caller's.
+// By these an executor and the ledger speak of the world state.
 type (
-	View   = state.View
-	Entry  = state.Entry
-	Found  = state.Found
-	Write  = state.Write
-	Touch  = state.Touch
+	// View reads it. What its functions return is the caller's.
+	View = state.View
+	// Entry is a value as committed, and what wrote it.
+	Entry = state.Entry
+	// Found is a public key that a range holds, and its version.
+	Found = state.Found
+	// Write is what becomes of a key.
+	Write = state.Write
+	// Touch is an entry of a public key's history.
+	Touch = state.Touch
+	// Expiry says when a hashed key is deleted.
 	Expiry = state.Expiry
 	// Key names a value of the world state. Private data are known by their hashes
 	// alone: then Collection is set, and Key is the SHA-256 of the key.
