@@ -50,7 +50,7 @@ func main() {
 	nodes := flag.Int("nodes", 0, "run only the group of so many nodes; of membership, as many as you like")
 	body := flag.Int("body", 0, "run only the load of so many KiB")
 	rounds := flag.Int("rounds", 3, "how many turns each network has")
-	full := flag.Bool("full", false, "catch-up with 20,000 blocks of 10 KiB and 500 of 1 MiB; dissemination of 8 MiB too, and of that and 1 MiB to 50 nodes")
+	full := flag.Bool("full", false, "catch-up with 20,000 blocks of 10 KiB and 500 of 1 MiB; dissemination of 8 MiB too, and of that and 1 MiB to 50 nodes; 100 nodes that meet and idle")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to this file; with -only membership, of the idle time alone")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -72,7 +72,7 @@ func main() {
 			}
 		}
 		if *only == "" || *only == "membership" {
-			if err := members(ctx, &r, *nodes, idle); err != nil {
+			if err := members(ctx, &r, *nodes, *full, idle); err != nil {
 				return err
 			}
 		}
