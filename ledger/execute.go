@@ -123,17 +123,12 @@ func (l *Ledger) ForgetState() error {
 }
 
 func (l *Ledger) forgetState() error {
-	done, err := l.enter()
-	if err != nil {
-		return err
-	}
-	defer done()
-	release, err := l.appending.take(l.db)
+	release, err := l.alone()
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := errors.Join(l.settled(), l.db.room(0)); err != nil {
+	if err := l.db.room(0); err != nil {
 		return err
 	}
 	if err := l.Halted(); err != nil && !errors.Is(err, ErrCorrupt) {
@@ -158,17 +153,12 @@ func (l *Ledger) forgetState() error {
 }
 
 func (l *Ledger) catchUp() (more bool, err error) {
-	done, err := l.enter()
-	if err != nil {
-		return false, err
-	}
-	defer done()
-	release, err := l.appending.take(l.db)
+	release, err := l.alone()
 	if err != nil {
 		return false, err
 	}
 	defer release()
-	if err := errors.Join(l.settled(), l.Halted()); err != nil {
+	if err := l.Halted(); err != nil {
 		return false, err
 	}
 	return l.judge()

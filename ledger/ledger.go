@@ -70,19 +70,11 @@ func (l *Ledger) Append(bs ...block.Verified) error {
 }
 
 func (l *Ledger) append(bs []block.Verified) error {
-	done, err := l.enter()
-	if err != nil {
-		return err
-	}
-	defer done()
-	release, err := l.appending.take(l.db)
+	release, err := l.alone()
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := l.settled(); err != nil {
-		return err
-	}
 	if err := l.Halted(); err != nil {
 		return err
 	}

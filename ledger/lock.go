@@ -21,6 +21,29 @@ func (k lock) take(d *DB) (release func(), err error) {
 	}
 }
 
+// alone enters the store as the one who appends to the ledger: until release
+// nobody else does, and nothing that was appended before is under way.
+func (l *Ledger) alone() (release func(), err error) {
+	done, err := l.enter()
+	if err != nil {
+		return nil, err
+	}
+	let, err := l.appending.take(l.db)
+	if err != nil {
+		done()
+		return nil, err
+	}
+	release = func() {
+		let()
+		done()
+	}
+	if err := l.settled(); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
 // aside does work that writes beside Pebble, and returns its error, or, if the
 // disk fails or is full meanwhile, that: it then goes on by itself when there is
 // room. The caller has entered the store.

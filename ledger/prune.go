@@ -53,17 +53,12 @@ func (l *Ledger) Prune(ctx context.Context, below uint64) error {
 
 // prune forgets some blocks, and reports whether more are left to be forgotten.
 func (l *Ledger) prune(below uint64) (more bool, err error) {
-	done, err := l.enter()
-	if err != nil {
-		return false, err
-	}
-	defer done()
-	release, err := l.appending.take(l.db)
+	release, err := l.alone()
 	if err != nil {
 		return false, err
 	}
 	defer release()
-	if err := errors.Join(l.settled(), l.Halted(), l.db.writable(0)); err != nil {
+	if err := errors.Join(l.Halted(), l.db.writable(0)); err != nil {
 		return false, err
 	}
 	m := l.sub.get()

@@ -23,19 +23,11 @@ func (l *Ledger) PutBack(v block.Verified) error {
 }
 
 func (l *Ledger) putBack(v block.Verified) error {
-	done, err := l.enter()
-	if err != nil {
-		return err
-	}
-	defer done()
-	release, err := l.appending.take(l.db)
+	release, err := l.alone()
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := l.settled(); err != nil {
-		return err
-	}
 	n := v.Number()
 	want, err := l.hashAt(n)
 	if err != nil {
@@ -141,17 +133,12 @@ const reindexBytes = 4 << 20
 // the blocks, and takes out what is wrong in them. It returns how many entries it
 // mended.
 func (l *Ledger) Reindex() (mended int, err error) {
-	done, err := l.enter()
-	if err != nil {
-		return 0, err
-	}
-	defer done()
-	release, err := l.appending.take(l.db)
+	release, err := l.alone()
 	if err != nil {
 		return 0, err
 	}
 	defer release()
-	if err := errors.Join(l.settled(), l.db.room(0)); err != nil {
+	if err := l.db.room(0); err != nil {
 		return 0, err
 	}
 	mended, err = l.reindex()
@@ -240,17 +227,12 @@ func (l *Ledger) forgetting(m mark) (*pebble.Batch, error) {
 
 // RestoreTip writes the record of where the chain ends anew.
 func (l *Ledger) RestoreTip() error {
-	done, err := l.enter()
-	if err != nil {
-		return err
-	}
-	defer done()
-	release, err := l.appending.take(l.db)
+	release, err := l.alone()
 	if err != nil {
 		return err
 	}
 	defer release()
-	if err := errors.Join(l.settled(), l.db.room(0)); err != nil {
+	if err := l.db.room(0); err != nil {
 		return err
 	}
 	b := l.db.pebble.NewBatch()

@@ -248,7 +248,7 @@ func (d *DB) enthrone(number uint32, r Restoration, carry []byte) (*Ledger, erro
 	if err == nil {
 		let, err := old.appending.take(d)
 		if err != nil {
-			return nil, err
+			return nil, errors.Join(err, b.Close())
 		}
 		defer let()
 		if err := d.depose(b, old, at); err != nil {

@@ -30,7 +30,7 @@ const (
 // Serve takes what a member sends on a stream, until the stream ends.
 func (c *Cast) Serve(s network.Stream, from peer.ID) {
 	if err := s.Scope().ReserveMemory(streamMemory, network.ReservationPriorityMedium); err != nil {
-		_ = s.ResetWithError(network.StreamResourceLimitExceeded)
+		_ = s.ResetWithError(network.StreamResourceLimitExceeded) // nothing more is read from it
 		return
 	}
 	defer s.Scope().ReleaseMemory(streamMemory)
@@ -44,7 +44,7 @@ func (c *Cast) Serve(s network.Stream, from peer.ID) {
 			continue
 		}
 		if errors.Is(err, io.EOF) && wire.ReasonOf(err) == nil {
-			_ = s.Close()
+			_ = s.Close() // the other side has ended it
 			return
 		}
 		c.log.Debug("a stream ended", "peer", from, "err", err)

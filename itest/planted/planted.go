@@ -23,12 +23,13 @@ type Bug struct {
 
 // Find builds the package once for each bug, in the folder that the test runs
 // in, and fails for those that no test notices. The package's long simulations
-// don't run there.
+// don't run there. How many were planted and noticed is saved as figures.
 func Find(t *testing.T, bugs []Bug) {
 	here, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
+	noticed := 0
 	for _, b := range bugs {
 		t.Run(b.Name, func(t *testing.T) {
 			overlay := plant(t, here, b)
@@ -41,8 +42,16 @@ func Find(t *testing.T, bugs []Bug) {
 			if strings.Contains(string(out), "build failed") || !strings.Contains(string(out), "FAIL") && !strings.Contains(string(out), "panic") {
 				t.Errorf("the tests didn't run: %s", out)
 			}
+			if !t.Failed() {
+				noticed++
+			}
 		})
 	}
+	var r figures.Records
+	room := filepath.Base(here)
+	r.Add(room+".planted", nil, "bugs", float64(len(bugs)))
+	r.Add(room+".planted.noticed", nil, "bugs", float64(noticed))
+	figures.Save(t, room+"-planted", r)
 }
 
 // plant writes the broken file, and what puts it in the place of the right one.
