@@ -17,8 +17,10 @@ import (
 	"grapevine/wire"
 )
 
-// startTime bounds how long a network takes to be ready for a measurement.
-const startTime = 60 * time.Second
+// startTime bounds how long a network takes to be ready for a measurement. A
+// GossipSub mesh that ran out of candidates grows again when its peers' backoff
+// ends, after a minute.
+const startTime = 150 * time.Second
 
 // grapevine is a network of real nodes on loopback, their ledgers on disk. The
 // first node alone pulls from the ordering service.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -78,16 +79,16 @@ func newRaw(ctx context.Context, nodes int, kept bool) (carrier, error) {
 			}
 		}
 	}
+	least := int64(min(pubsub.GossipSubDlo, nodes-1))
 	err = soon(ctx, "forming a mesh", func() bool {
-		for _, h := range r.heard {
-			if h.mesh.Load() < int64(min(5, nodes-1)) { // Dlo
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(r.heard, func(h *hearer) bool { return h.mesh.Load() < least })
 	})
 	if err != nil {
-		return nil, errors.Join(err, r.close())
+		var sizes []int64
+		for _, h := range r.heard {
+			sizes = append(sizes, h.mesh.Load())
+		}
+		return nil, errors.Join(fmt.Errorf("neighbours %v: %w", sizes, err), r.close())
 	}
 	return r, nil
 }

@@ -34,7 +34,7 @@ func members(ctx context.Context, r *figures.Records, nodes int, full bool, prof
 			return err
 		})
 		if err = errors.Join(err, done()); err != nil {
-			return fmt.Errorf("membership of %d nodes: %w", n, err)
+			return fmt.Errorf("%d nodes: %w", n, err)
 		}
 		fmt.Fprintf(os.Stderr, "%d bare hosts: idle\n", n)
 		bare, err := itest.IdleBare(ctx, n)
