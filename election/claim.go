@@ -42,6 +42,16 @@ type claim struct {
 
 	orderer string // that it is connected to, now; empty: none
 	raw     []byte // as it was signed; nil for one of our own that isn't yet
+	// by is who signs it, if the signature wasn't checked: it came from the
+	// claimant itself, whom the connection proves. It MUST be checked before the
+	// claim is passed on. Owned by who has the claim: the shell, then the machine's
+	// goroutine.
+	by *msp.Identity
+}
+
+// repeats says whether a claim says again what d says: of another moment.
+func (c *claim) repeats(d *claim) bool {
+	return c.act == d.act && c.term == d.term && c.since == d.since && c.unfit == d.unfit && c.same(d)
 }
 
 // same says whether two claims of one claimant and term agree in what must not

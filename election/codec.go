@@ -66,24 +66,24 @@ func decode(w *wire.Ballot) (ballot, *wire.SignedClaim, error) {
 }
 
 // parse checks the form of a claim in the channel.
-func parse(tag [32]byte, s *wire.SignedClaim) (*wire.Claim, *claim, error) {
+func parse(tag [32]byte, s *wire.SignedClaim) (*claim, error) {
 	w := new(wire.Claim)
 	if err := wire.Unmarshal(s.Claim, w); err != nil {
-		return nil, nil, fmt.Errorf("claim: %w", err)
+		return nil, fmt.Errorf("claim: %w", err)
 	}
 	if len(w.Tag) != 32 || len(w.PkiId) != 32 || len(s.Signature) > maxSignature || len(w.Orderer) > maxOrderer ||
 		w.Act == wire.Claim_ACT_UNSPECIFIED || w.Term == 0 || w.Reach == uint32(cut) || w.Reach > uint32(able) ||
 		(w.Act == wire.Claim_ACT_STANDING) != (w.Since == 0) || w.Sequence > 1<<62 || w.Since > 1<<62 {
-		return nil, nil, fmt.Errorf("claim: %w", Malformed)
+		return nil, fmt.Errorf("claim: %w", Malformed)
 	}
 	if [32]byte(w.Tag) != tag {
-		return nil, nil, fmt.Errorf("claim: %w", WrongChannel)
+		return nil, fmt.Errorf("claim: %w", WrongChannel)
 	}
 	raw, err := wire.Marshal(s)
 	if err != nil {
-		return nil, nil, fmt.Errorf("claim: %w", err)
+		return nil, fmt.Errorf("claim: %w", err)
 	}
-	return w, &claim{
+	return &claim{
 		id: msp.PKIID(w.PkiId), act: act(w.Act), term: w.Term, seq: w.Sequence, reach: reach(w.Reach), height: w.Height,
 		since: w.Since, unfit: w.Unfit, orderer: w.Orderer, raw: raw,
 	}, nil

@@ -113,6 +113,7 @@ type Election struct {
 	tips    chan uint64     // to Run, from the client of the ordering service
 	history changes
 	counted State // over all runs; owned by Run
+	checks  atomic.Uint64
 
 	mu      sync.Mutex            // guards what follows
 	hosts   map[peer.ID]msp.PKIID // connected members of the organisation

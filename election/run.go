@@ -156,8 +156,20 @@ func (r *run) step(ctx context.Context, e event, from peer.ID) {
 	}
 }
 
-// tell sends a ballot to one or all; a claim of ours is signed before.
+// tell sends a ballot to one or all; a claim of ours is signed before, and one
+// of another that nobody has checked is, and stays out if it is bad.
 func (r *run) tell(x effect) {
+	if c := x.ballot.claim; c != nil {
+		if err := r.vouch(c); err != nil {
+			log.Warnw("a claim isn't passed on", "error", err)
+			for p, id := range r.met {
+				if id == c.id {
+					r.refused(p, BadSignature)
+				}
+			}
+			x.ballot.claim = nil
+		}
+	}
 	b, err := r.encode(x.ballot)
 	if err != nil {
 		log.Errorw("a ballot could not be made", "error", err)
@@ -214,7 +226,7 @@ func (r *run) note(c Change) {
 // publish makes the state that others see.
 func (r *run) publish(now time.Time) {
 	m := r.machine
-	s := State{Mode: r.c.Mode, Changes: r.counted.Changes, Term: m.era, Neighbours: m.neighbours(), Reaches: m.reach() != cut, Answered: m.watch.answer, Unreachable: r.counted.Unreachable}
+	s := State{Mode: r.c.Mode, Changes: r.counted.Changes, Checks: r.checks.Load(), Term: m.era, Neighbours: m.neighbours(), Reaches: m.reach() != cut, Answered: m.watch.answer, Unreachable: r.counted.Unreachable}
 	if d := now.Sub(r.last); d > 0 { // it is called with the time of the step, which may be past
 		r.last = now
 		if r.counted.Leader == nil && r.c.Mode == Dynamic && m.role != starting {

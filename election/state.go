@@ -36,6 +36,7 @@ type State struct {
 	BarredUntil time.Time // it leads only if nobody else can; zero: it may
 
 	Changes    uint64        // leaders that came
+	Checks     uint64        // of signatures of claims
 	Leaderless time.Duration // time without a leader
 	Vacant     time.Time     // there is no leader since then; zero: there is one
 }

@@ -43,7 +43,7 @@ type Idle struct {
 	CPU         time.Duration // per second
 	Bytes       float64       // of streams, in and out, per second
 	Words       float64       // of membership, per second
-	Checks      float64       // of signatures, per second
+	Checks      float64       // of signatures, of alive messages and claims, per second
 	Connections float64       // held
 	Suspicions  uint64        // in all
 }
@@ -137,7 +137,7 @@ func MeetAndIdle(ctx context.Context, n int, short bool, phase func(string) erro
 		return m, idle, err
 	}
 	idle, err = s.idle(ctx, counters)
-	return m, idle, err
+	return m, idle, errors.Join(err, phase("stopping"))
 }
 
 // living is how many members a peer believes alive, itself included.
@@ -156,7 +156,7 @@ func (s *Swarm) idle(ctx context.Context, counters []*meter) (out Idle, err erro
 		for i, p := range s.Peers {
 			bytes += counters[i].n.Load()
 			m := p.Channel.MemberStats()
-			c.Checks += m.Checks
+			c.Checks += m.Checks + p.Channel.Election().Checks
 			c.Words += m.Words
 			c.Suspicions += m.Suspicions
 		}

@@ -28,8 +28,12 @@ func members(ctx context.Context, r *figures.Records, nodes int, full bool, prof
 		done := func() error { return nil }
 		m, idle, err := itest.MeetAndIdle(ctx, n, false, func(phase string) (err error) {
 			fmt.Fprintf(os.Stderr, "%d nodes: %s\n", n, phase)
-			if phase == "idle" {
+			switch phase {
+			case "idle":
 				done, err = profiled(profile)
+			case "stopping":
+				err = done()
+				done = func() error { return nil }
 			}
 			return err
 		})
