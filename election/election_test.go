@@ -12,23 +12,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestModeOf(t *testing.T) {
-	for _, c := range []struct {
-		use, org bool
-		want     Mode
-		err      error
-	}{
-		{false, false, Standby, nil},
-		{false, true, Static, nil},
-		{true, false, Dynamic, nil},
-		{true, true, Standby, ErrBothFlags}, // CF6
-	} {
-		m, err := ModeOf(c.use, c.org)
-		require.ErrorIs(t, err, c.err)
-		require.Equal(t, c.want, m)
-	}
-}
-
 func TestNoMode(t *testing.T) {
 	_, err := New(Config{Mode: Mode(7)})
 	require.ErrorContains(t, err, "mode 7")

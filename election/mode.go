@@ -1,13 +1,6 @@
 package election
 
-import (
-	"fmt"
-
-	"grapevine/wire"
-)
-
-// ErrBothFlags says that useLeaderElection and orgLeader are both true.
-var ErrBothFlags = wire.NewReason("config.both_leader_flags", wire.Refuse)
+import "fmt"
 
 // A Mode says how a peer comes to lead its organisation on a channel.
 type Mode int
@@ -18,21 +11,6 @@ const (
 	Static              // always leads; several per organisation are allowed
 	Dynamic             // leads when the organisation's peers agree on it
 )
-
-// ModeOf maps Fabric's two flags: peer.gossip.useLeaderElection and
-// peer.gossip.orgLeader. Both true is [ErrBothFlags]; a Fabric peer with these
-// panics at its first channel.
-func ModeOf(useLeaderElection, orgLeader bool) (Mode, error) {
-	switch {
-	case useLeaderElection && orgLeader:
-		return Standby, fmt.Errorf("useLeaderElection and orgLeader: %w", ErrBothFlags)
-	case useLeaderElection:
-		return Dynamic, nil
-	case orgLeader:
-		return Static, nil
-	}
-	return Standby, nil
-}
 
 // Validate refuses a value that is no mode.
 func (m Mode) Validate() error {
