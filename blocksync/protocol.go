@@ -19,7 +19,7 @@ import (
 // Limits of one request. An open iterator pins what the database would drop,
 // so an answer is bounded and the asker comes again.
 const (
-	maxCount = 64       // blocks
+	maxCount = 256      // blocks
 	maxBytes = 32 << 20 // of blocks; the first passes whatever its size
 	maxWait  = 2 * time.Second
 )

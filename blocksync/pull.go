@@ -95,7 +95,11 @@ func (s *Sync) pull(ctx context.Context, g *errgroup.Group) error {
 // fetch runs one slice and reports how it ended. Its blocks are checked beside
 // its reading, on all cores.
 func (s *Sync) fetch(ctx context.Context, fx fxFetch, f *flight) {
-	var checks checks
+	kind := "state"
+	if fx.body {
+		kind = "pull"
+	}
+	checks := checks{on: s.checkers, slice: fx, kind: kind, name: fx.peer.String()}
 	parking, unpark := context.WithCancel(ctx)
 	defer unpark()
 	a := asking{
@@ -107,7 +111,7 @@ func (s *Sync) fetch(ctx context.Context, fx fxFetch, f *flight) {
 		room: func(n uint64, from, to int) error { return s.reserve(n, int64(from), int64(to)) },
 		free: func(bytes int) { s.release(int64(bytes)) },
 		each: func(n uint64, raw []byte) error {
-			checks.begin(func() error { return s.receive(ctx, parking, fx, n, raw) })
+			checks.begin(func() error { return s.receive(ctx, parking, &checks, n, raw, false) })
 			return checks.failed()
 		},
 		all: func() error {
@@ -179,16 +183,37 @@ func (s *Sync) open(ctx context.Context, fx fxFetch, a *asking) error {
 
 // checks are those of one slice's blocks.
 type checks struct {
-	running sync.WaitGroup
-	bad     atomic.Pointer[error] // the first that failed
+	on         *checkers
+	slice      fxFetch
+	kind, name string // how its blocks come, and from whom
+	running    sync.WaitGroup
+	bad        atomic.Pointer[error] // the first that failed
 }
 
+// begin has a block checked when a core is free for it.
 func (c *checks) begin(check func() error) {
-	c.running.Go(func() {
-		if err := check(); err != nil {
-			c.bad.CompareAndSwap(nil, &err)
-		}
+	c.running.Add(1)
+	c.on.do(func() {
+		defer c.running.Done()
+		c.note(check())
 	})
+}
+
+// park waits for what a check needs, and begins it again.
+func (c *checks) park(wait, check func() error) {
+	c.running.Go(func() {
+		if err := wait(); err != nil {
+			c.note(err)
+			return
+		}
+		c.begin(check)
+	})
+}
+
+func (c *checks) note(err error) {
+	if err != nil {
+		c.bad.CompareAndSwap(nil, &err)
+	}
 }
 
 // failed returns what has failed so far.
@@ -225,66 +250,57 @@ func (s *Sync) release(bytes int64) {
 	s.reading -= bytes
 }
 
-// receive takes one block of a slice, and the memory set aside for it.
-func (s *Sync) receive(ctx, parking context.Context, fx fxFetch, n uint64, raw []byte) error {
-	size := int64(len(raw))
-	c, err := s.check(ctx, parking, fx, n, raw)
-	if errors.Is(err, block.Stale) { // a configuration at or above it was committed meanwhile
-		s.release(size)
-		s.report(evArrived{id: fx.id, number: n})
+// receive checks one block of a slice and takes it, and the memory set aside for
+// it. If the rules in force don't reach that far it is parked until they change,
+// or parking ends. Once all before it is committed, nothing more can make it true.
+func (s *Sync) receive(ctx, parking context.Context, of *checks, n uint64, raw []byte, parked bool) error {
+	size, id := int64(len(raw)), of.slice.id
+	s.mu.Lock()
+	next := s.tip.Height >= n
+	s.mu.Unlock()
+	rules := s.c.Rules()
+	c, err := judge(ctx, rules, raw)
+	unknown := errors.Is(err, block.UnknownConfig)
+	if unknown && !next {
+		if !parked {
+			s.report(evParked{id, true})
+		}
+		of.park(func() error {
+			err := s.until(parking, func() bool { return s.c.Rules() != rules || s.tip.Height >= n })
+			if err != nil {
+				s.release(size)
+			}
+			return err
+		}, func() error { return s.receive(ctx, parking, of, n, raw, true) })
 		return nil
 	}
-	if err != nil {
+	if parked {
+		s.report(evParked{id, false})
+	}
+	switch {
+	case errors.Is(err, block.Stale): // a configuration at or above it was committed meanwhile
 		s.release(size)
+		s.report(evArrived{id: id, number: n})
+		return nil
+	case err != nil:
+		s.release(size)
+		if unknown {
+			err = fmt.Errorf("%w: %s", block.LastConfig, err.Error())
+		}
 		return fmt.Errorf("block %d: %w", n, err)
 	}
-	kind := "state"
-	if fx.body {
-		kind = "pull"
-	}
-	switch s.take(c, fx.id, size, fx.peer, kind, fx.peer.String()) {
+	switch s.take(c, id, size, of.slice.peer, of.kind, of.name) {
 	case full, far:
 		return errNoRoom
 	}
 	return nil
 }
 
-// check judges a block under the rules in force, and again when they change for
-// as long as they don't reach that far, or parking lasts. Once all before it is
-// committed, nothing more can make it true.
-func (s *Sync) check(ctx, parking context.Context, fx fxFetch, n uint64, raw []byte) (*block.Checked, error) {
-	for parked := false; ; parked = true {
-		s.mu.Lock()
-		next := s.tip.Height >= n
-		s.mu.Unlock()
-		rules := s.c.Rules()
-		c, err := s.judge(ctx, rules, raw)
-		if !errors.Is(err, block.UnknownConfig) || next {
-			if parked {
-				s.report(evParked{fx.id, false})
-			}
-			if errors.Is(err, block.UnknownConfig) {
-				err = fmt.Errorf("%w: %s", block.LastConfig, err.Error())
-			}
-			return c, err
-		}
-		if !parked {
-			s.report(evParked{fx.id, true})
-		}
-		if err := s.until(parking, func() bool { return s.c.Rules() != rules || s.tip.Height >= n }); err != nil {
-			return nil, err
-		}
+// judge checks a block that is still wanted.
+func judge(ctx context.Context, rules *block.Rules, raw []byte) (*block.Checked, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
-}
-
-// judge checks a block when a core is free for it.
-func (s *Sync) judge(ctx context.Context, rules *block.Rules, raw []byte) (*block.Checked, error) {
-	select {
-	case s.cores <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	defer func() { <-s.cores }()
 	return block.Check(rules, raw)
 }
 

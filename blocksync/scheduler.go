@@ -46,7 +46,7 @@ import (
 
 // Limits. Their sources are LIBP2P.md 6 and PROMISES T15.
 const (
-	sliceBlocks = 64 // at most that many bits of slice.came
+	sliceBlocks = maxCount
 	sliceBytes  = 4 << 20
 	sliceLeast  = 256 << 10              // bytes, however slow the peer
 	sliceFirst  = 256 << 10              // of a peer not measured yet

@@ -189,10 +189,11 @@ func (s *Sync) writeBlocks(stream network.Stream, w *bufio.Writer, req *wire.Blo
 // thin line one block may take minutes.
 func writeFrame(stream network.Stream, w *bufio.Writer, raw []byte) error {
 	const piece = 1 << 20
-	if len(raw) <= piece {
-		return wire.WriteFrame(w, raw)
+	if _, err := w.Write(binary.AppendUvarint(w.AvailableBuffer(), uint64(len(raw)))); err != nil {
+		return err
 	}
-	if _, err := w.Write(binary.AppendUvarint(nil, uint64(len(raw)))); err != nil {
+	if len(raw) <= piece {
+		_, err := w.Write(raw)
 		return err
 	}
 	for len(raw) > 0 {

@@ -14,8 +14,8 @@ type slice struct {
 	id       uint64
 	peer     peer.ID
 	from, to uint64
-	came     uint64 // bit n-from: block n was taken
-	left     int    // blocks not taken
+	came     [sliceBlocks / 64]uint64 // bit n-from: block n was taken
+	left     int                      // blocks not taken
 	bytes    int64
 	asked    int64 // about how many bytes it is
 	began    time.Time
@@ -30,7 +30,8 @@ type slice struct {
 
 // brings tells whether block n is still to come from f.
 func (f *slice) brings(n uint64) bool {
-	return f.from <= n && n < f.to && f.came>>(n-f.from)&1 == 0
+	at := n - f.from
+	return f.from <= n && n < f.to && f.came[at/64]>>(at%64)&1 == 0
 }
 
 // each calls visit with the numbers that are followed and still to come from f.
@@ -62,7 +63,8 @@ func (s *scheduler) arrived(e evArrived, now time.Time) {
 	if f == nil || !f.brings(e.number) {
 		return
 	}
-	f.came |= 1 << (e.number - f.from)
+	at := e.number - f.from
+	f.came[at/64] |= 1 << (at % 64)
 	f.left--
 	if !f.read {
 		f.moved = now

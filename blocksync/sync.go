@@ -13,7 +13,6 @@ package blocksync
 import (
 	"context"
 	"iter"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -116,15 +115,15 @@ type Arrival struct {
 
 // Sync is one channel's. It is safe for concurrent use.
 type Sync struct {
-	c      Config
-	quotas *quotas
-	ready  chan struct{} // to the committer: the next block may be there
-	work   chan struct{} // to the puller: todo or wake changed
-	cores  chan struct{} // holds a token for each check that runs
-	over   chan struct{} // closed when Run returns
-	once   sync.Once     // closes over
-	pulled atomic.Uint64 // bytes that came in answers
-	served atomic.Uint64 // bytes of blocks that others were given
+	c        Config
+	quotas   *quotas
+	ready    chan struct{} // to the committer: the next block may be there
+	work     chan struct{} // to the puller: todo or wake changed
+	checkers *checkers
+	over     chan struct{} // closed when Run returns
+	once     sync.Once     // closes over
+	pulled   atomic.Uint64 // bytes that came in answers
+	served   atomic.Uint64 // bytes of blocks that others were given
 
 	mu      sync.Mutex // guards what follows; never held across I/O
 	window  *window
@@ -161,13 +160,13 @@ func New(c Config) *Sync {
 	tip := c.Ledger.Tip()
 	return &Sync{
 		c: c, tip: tip, kind: "none",
-		quotas: newQuotas(c.Limits),
-		ready:  make(chan struct{}, 1),
-		work:   make(chan struct{}, 1),
-		cores:  make(chan struct{}, runtime.GOMAXPROCS(0)),
-		over:   make(chan struct{}),
-		news:   make(chan struct{}),
-		window: newWindow(tip.Height, c.Reach, c.BufferBytes),
+		quotas:   newQuotas(c.Limits),
+		ready:    make(chan struct{}, 1),
+		work:     make(chan struct{}, 1),
+		checkers: newCheckers(),
+		over:     make(chan struct{}),
+		news:     make(chan struct{}),
+		window:   newWindow(tip.Height, c.Reach, c.BufferBytes),
 		sched: newScheduler(terms{
 			self: c.Self, reach: c.Reach, budget: c.BufferBytes, grace: c.Grace, quiet: c.Quiet, look: c.Look,
 			most: cmpOr(c.Slice, sliceBlocks), retries: c.Tries, repair: !c.NoRepair,
@@ -180,6 +179,7 @@ func New(c Config) *Sync {
 // it started has ended. It is called once.
 func (s *Sync) Run(ctx context.Context) error {
 	defer s.once.Do(func() { close(s.over) })
+	defer s.checkers.run()() // when nothing is fetched any more
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.commit(ctx) })
 	g.Go(func() error { return s.pull(ctx, g) })

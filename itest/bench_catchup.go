@@ -1,27 +1,20 @@
 package itest
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"runtime/metrics"
 	"runtime/pprof"
 	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/libp2p/go-libp2p"
-	"github.com/libp2p/go-libp2p/core/host"
-	"github.com/libp2p/go-libp2p/core/network"
-	"github.com/libp2p/go-libp2p/core/peer"
-	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"golang.org/x/sync/errgroup"
 
 	"grapevine/block"
@@ -53,6 +46,7 @@ type CaughtUp struct {
 	Stream Pace         // one raw TCP, TLS and yamux stream between two plain hosts
 	Disk   Pace         // raw synced Pebble batches, of the size that a ledger commits
 	Check  Pace         // what must be verified of each block (block.Check), alone, on all cores
+	Floor  Pace         // the three joined: a raw stream, verification on all cores, raw batches
 	Peers  map[int]Pace // a newcomer that keeps blocks alone, by how many peers it had
 	Judged map[int]Pace // a newcomer that judges transactions too
 }
@@ -130,6 +124,11 @@ func CatchUp(ctx context.Context, c Catchup, progress func(string)) (_ *CaughtUp
 	if out.Check, err = verification(w, raw, out.Bytes); err != nil {
 		return nil, err
 	}
+	progress("all three, and nothing else")
+	if out.Floor, err = floor(ctx, w, filepath.Join(dir, "floor"), raw, out.Bytes); err != nil {
+		return nil, err
+	}
+	raw = nil // not to be counted as the newcomers'
 	for _, way := range []struct {
 		judge bool
 		paces map[int]Pace
@@ -246,9 +245,14 @@ func (s *Swarm) newcomer(ctx context.Context, n int, bytes int64) (p Pace, err e
 	})
 }
 
+// own is how much live heap a measured part is taken to have of its own: the
+// chain, which the bench holds beside it, must not put off its collections.
+const own = 128 << 20
+
 // measured times f from when it calls begin, and watches the heap.
 func measured(bytes int64, f func(begin func()) error) (p Pace, err error) {
 	runtime.GC()
+	defer debug.SetGCPercent(debug.SetGCPercent(int(100 * own / (own + heap()))))
 	syscall.Sync() // what earlier parts left to be written isn't this one's
 	before, stop, over := heap(), make(chan struct{}), make(chan struct{})
 	go func() {
@@ -278,87 +282,4 @@ func heap() uint64 {
 	s := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
 	metrics.Read(s)
 	return s[0].Value.Uint64()
-}
-
-const rawProtocol = "/bench/raw"
-
-// rawStream sends the blocks, whole, over one stream between two plain hosts.
-func rawStream(ctx context.Context, raw [][]byte, bytes int64) (p Pace, err error) {
-	var hosts []host.Host
-	for range 2 {
-		h, err := libp2p.New(libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.Transport(tcp.NewTCPTransport),
-			libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.DisableMetrics(), libp2p.DisableRelay(),
-			libp2p.ForceReachabilityPublic(), libp2p.DisableIdentifyAddressDiscovery(), libp2p.Ping(false))
-		if err != nil {
-			return p, err
-		}
-		defer func() { err = errors.Join(err, h.Close()) }()
-		hosts = append(hosts, h)
-	}
-	hosts[1].SetStreamHandler(rawProtocol, func(s network.Stream) {
-		out := bufio.NewWriterSize(s, 64<<10)
-		for _, b := range raw[1:] {
-			if _, err := out.Write(b); err != nil {
-				break
-			}
-		}
-		if err := errors.Join(out.Flush(), s.Close()); err != nil {
-			_ = s.Reset() // the reader finds that bytes lack
-		}
-	})
-	if err := hosts[0].Connect(ctx, peer.AddrInfo{ID: hosts[1].ID(), Addrs: hosts[1].Addrs()}); err != nil {
-		return p, err
-	}
-	return measured(bytes, func(func()) error {
-		s, err := hosts[0].NewStream(ctx, hosts[1].ID(), rawProtocol)
-		if err != nil {
-			return err
-		}
-		n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, s, make([]byte, 64<<10))
-		if err == nil && n != bytes {
-			err = fmt.Errorf("%d bytes of %d came", n, bytes)
-		}
-		return errors.Join(err, s.Close())
-	})
-}
-
-// rawBatches writes the blocks in synced batches of Pebble as it comes, with
-// the ledger's size of memory tables.
-func rawBatches(dir string, raw [][]byte, bytes int64) (p Pace, err error) {
-	o := &pebble.Options{
-		MemTableSize: 16 << 20, MemTableStopWritesThreshold: 4, FormatMajorVersion: pebble.FormatValueSeparation,
-		CompactionConcurrencyRange: func() (int, int) { return 1, 2 }, Logger: quiet{},
-	}
-	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {
-		return pebble.ValueSeparationPolicy{Enabled: true, MinimumSize: 1 << 10, MaxBlobReferenceDepth: 1 << 20, RewriteMinimumAge: time.Hour, TargetGarbageRatio: 1}
-	}
-	db, err := pebble.Open(dir, o)
-	if err != nil {
-		return p, err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	return measured(bytes, func(func()) error {
-		for i := 1; i < len(raw); {
-			b := db.NewBatch()
-			size := 0
-			for n := 0; i < len(raw) && n < 256 && size < 16<<20; i, n = i+1, n+1 {
-				if err := b.Set(fmt.Appendf(nil, "block%012d", i), raw[i], nil); err != nil {
-					return err
-				}
-				size += len(raw[i])
-			}
-			if err := errors.Join(b.Commit(pebble.Sync), b.Close()); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-type quiet struct{}
-
-func (quiet) Infof(string, ...any)  {}
-func (quiet) Errorf(string, ...any) {}
-func (quiet) Fatalf(format string, args ...any) {
-	panic(fmt.Sprintf(format, args...))
 }

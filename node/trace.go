@@ -68,7 +68,7 @@ func (t *traces) came(a blocksync.Arrival) {
 	if t.of == nil {
 		t.of = make(map[uint64]*wire.TraceAnswer)
 	}
-	if len(t.of) >= tracesKept {
+	if len(t.of) >= 2*tracesKept { // now and then, for it looks at all
 		for n := range t.of {
 			if n+tracesKept <= a.Number {
 				delete(t.of, n)

@@ -10,12 +10,15 @@ import (
 )
 
 // catchUp measures newcomers, beside a raw stream and raw batches.
-func catchUp(ctx context.Context, r *figures.Records, full bool) error {
+func catchUp(ctx context.Context, r *figures.Records, body int, full bool) error {
 	chains := []itest.Catchup{{Body: 10 << 10, Blocks: 4000}, {Body: 1 << 20, Blocks: 100}}
 	if full {
 		chains[0].Blocks, chains[1].Blocks = 20_000, 500
 	}
 	for _, c := range chains {
+		if body != 0 && c.Body>>10 != body {
+			continue
+		}
 		c.Peers = []int{1, 3, 6}
 		m, err := itest.CatchUp(ctx, c, func(s string) { fmt.Fprintln(os.Stderr, s) })
 		if err != nil {
@@ -40,8 +43,12 @@ func catchUp(ctx context.Context, r *figures.Records, full bool) error {
 		row("verification alone", m.Check)
 		r.Add("catchup.verification", params(), "bytes/s", m.Check.Rate)
 		r.Add("catchup.verification_of_slower", params(), "ratio", m.Check.Rate/slower)
+		row("the three together", m.Floor)
+		r.Add("catchup.floor", params(), "bytes/s", m.Floor.Rate)
+		r.Add("catchup.floor_of_slower", params(), "ratio", m.Floor.Rate/slower)
 		for _, n := range c.Peers {
 			row(fmt.Sprintf("newcomer, %d peers", n), m.Peers[n])
+			r.Add("catchup.of_floor", params("peers", n), "ratio", m.Peers[n].Rate/m.Floor.Rate)
 			r.Add("catchup.newcomer", params("peers", n), "bytes/s", m.Peers[n].Rate)
 			r.Add("catchup.of_slower", params("peers", n), "ratio", m.Peers[n].Rate/slower)
 			r.Add("catchup.cpu", params("peers", n), "µs/block", float64(m.Peers[n].CPU.Microseconds())/float64(c.Blocks))

@@ -69,7 +69,7 @@ func main() {
 		parts := []part{
 			{"dissemination", func() error { return dissemination(ctx, &r, *rounds, *nodes, *body, *full) }},
 			{"membership", func() error { return members(ctx, &r, *nodes, *full, idle) }},
-			{"catchup", func() error { return catchUp(ctx, &r, *full) }},
+			{"catchup", func() error { return catchUp(ctx, &r, *body, *full) }},
 		}
 		for _, b := range benches {
 			parts = append(parts, part{b.part, func() error { return b.run(ctx, &r) }})
