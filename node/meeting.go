@@ -170,7 +170,7 @@ func (m *meeting) keep(ctx context.Context, p *place) {
 		default:
 			m.node.log.Debug("dialling", "endpoint", p.endpoint, "err", err, "again", pause)
 		}
-		sleep(ctx, pause/2+rand.N(pause))
+		sleep(ctx, pause/2+rand.N(pause/2)) // never longer than Redial: who is let in from now on is in by then
 		longest := cmp.Or(m.node.cfg.Redial, maxPause)
 		if tries++; tries >= cmp.Or(m.node.cfg.Tries, maxTries) {
 			longest *= slower
