@@ -54,6 +54,8 @@ const (
 	offenderScore     = -1e3 // two offences within offenceTime: on the graylist
 	ownOrgScore       = 10
 	standingTime      = 2 * time.Second
+	decayEvery        = 10 * time.Second // the shortest decay takes minutes
+	decayToZero       = 0.01
 )
 
 // meshParams returns GossipSub's parameters for a channel of n members. They
@@ -98,12 +100,16 @@ func topicScore() *pubsub.TopicScoreParams {
 		TimeInMeshQuantum:              time.Second,
 		TimeInMeshCap:                  300,
 		FirstMessageDeliveriesWeight:   1,
-		FirstMessageDeliveriesDecay:    pubsub.ScoreParameterDecay(10 * time.Minute),
+		FirstMessageDeliveriesDecay:    decay(10 * time.Minute),
 		FirstMessageDeliveriesCap:      50,
 		InvalidMessageDeliveriesWeight: -100,
-		InvalidMessageDeliveriesDecay:  pubsub.ScoreParameterDecay(time.Hour),
+		InvalidMessageDeliveriesDecay:  decay(time.Hour),
 	}
 }
+
+// decay is the factor by which a counter that is to be nothing after d shrinks
+// in each decayEvery.
+func decay(d time.Duration) float64 { return pubsub.ScoreParameterDecayWithBase(d, decayEvery, decayToZero) }
 
 // peerScore returns the score parameters. P6 is off: one organisation is often
 // one address. own gives what only we know of a peer.
@@ -119,9 +125,9 @@ func peerScore(own func(peer.ID) float64) (*pubsub.PeerScoreParams, *pubsub.Peer
 		AppSpecificWeight:         1,
 		BehaviourPenaltyWeight:    -10,
 		BehaviourPenaltyThreshold: 6,
-		BehaviourPenaltyDecay:     pubsub.ScoreParameterDecay(10 * time.Minute),
-		DecayInterval:             time.Second,
-		DecayToZero:               0.01,
+		BehaviourPenaltyDecay:     decay(10 * time.Minute),
+		DecayInterval:             decayEvery,
+		DecayToZero:               decayToZero,
 		RetainScore:               time.Hour,
 		SeenMsgTTL:                seenTime,
 	}

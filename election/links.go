@@ -151,5 +151,8 @@ func (l *links) put(ctx context.Context, p peer.ID, s network.Stream, b []byte) 
 	if err := s.SetWriteDeadline(time.Now().Add(writeTime)); err != nil {
 		return s, err
 	}
-	return s, wire.WriteFrame(s, b)
+	if err := wire.WriteFrame(s, b); err != nil {
+		return s, err
+	}
+	return s, s.SetWriteDeadline(time.Time{}) // one that is left wakes the process when it is over
 }

@@ -63,10 +63,11 @@ const (
 	passTime    = 10 * time.Second // a candidate that never led isn't voted for
 	deposeTime  = time.Minute      // in it one may depose leaders so often:
 	depositions = 10
-	resignTime  = time.Minute     // who was asked to yield isn't candidate
-	heedTime    = 2 * time.Second // who asks is told what comes new
-	maxJump     = 1 << 20         // of terms; one a minute for two years
-	maxFirst    = 1 << 40         // a term, to a peer that knows none
+	resignTime  = time.Minute      // who was asked to yield isn't candidate
+	heedTime    = 2 * time.Second  // who asks is told what comes new
+	lastAsk     = 30 * time.Second // between two questions of who never leads
+	maxJump     = 1 << 20          // of terms; one a minute for two years
+	maxFirst    = 1 << 40          // a term, to a peer that knows none
 	maxSamples  = 16
 	maxRecords  = 1024
 	maxNeighbrs = 1024
@@ -193,7 +194,7 @@ type machine struct {
 	standAt  time.Time // and not before
 	retellAt time.Time // of a new leader, to those who may not have heard
 	retellTo time.Time // no longer
-	askAt    time.Time // again
+	askAt    time.Time // again, no earlier
 	beatAt   time.Time // again
 	until    time.Time // the end of our candidacy
 	votes    map[msp.PKIID]bool
@@ -282,6 +283,25 @@ func (m *machine) tick(f facts, now time.Time) {
 	}
 	m.relieve(now)
 	m.look(now)
+}
+
+// pause is how long a tick is not due, unless something is heard before: who
+// follows a leader in peace waits until its next beat is late, and who never
+// leads and knows no leader for the next question.
+func (m *machine) pause(now time.Time) time.Duration {
+	if m.role != following || m.relief || now.Before(m.retellTo) {
+		return clock
+	}
+	due := m.direct.Add(m.beat() + m.beat()/2)
+	if m.leads() == nil {
+		if m.candidate || m.top != nil {
+			return clock
+		}
+		due = m.askAt
+	} else if m.urgent(now) {
+		return clock
+	}
+	return max(clock, min(due.Sub(now), m.alive/2-clock)) // longer would be a standstill
 }
 
 // start waits until two samples of the neighbours are equal and all of them have

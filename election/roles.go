@@ -54,8 +54,11 @@ func (m *machine) wait(now time.Time) {
 		return
 	}
 	every := m.beat()
-	if now.Sub(m.vacant) > 2*m.alive {
+	if long := now.Sub(m.vacant); long > 2*m.alive {
 		every = heedTime // nobody can lead, for now
+		if !m.candidate {
+			every = min(max(heedTime, long/2), lastAsk) // who leads tells it; it asks for those who can't
+		}
 	}
 	m.ask(every, now)
 }

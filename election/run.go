@@ -22,6 +22,7 @@ type run struct {
 	began   time.Time
 	static  bool      // it leads, because it always does
 	last    time.Time // accounted
+	struck  time.Time // the clock, last
 }
 
 type answer struct {
@@ -41,9 +42,16 @@ func (r *run) run(ctx context.Context) {
 		r.pull.begin(ctx)
 		r.note(Change{At: r.began, Leader: r.id, Self: true, Why: "static"})
 	}
-	t := time.NewTicker(clock)
+	t := time.NewTimer(clock)
 	defer t.Stop()
-	r.step(ctx, event{kind: tick, facts: r.facts(time.Now())}, "")
+	strike := func() {
+		now := time.Now()
+		r.struck = now
+		r.step(ctx, event{kind: tick, facts: r.facts(now)}, "")
+		r.publish(now)
+		t.Reset(r.machine.pause(now))
+	}
+	strike()
 	r.meet(ctx)
 	for {
 		select {
@@ -59,6 +67,9 @@ func (r *run) run(ctx context.Context) {
 			return
 		case h := <-r.heard:
 			r.step(ctx, event{kind: said, id: h.from, ballot: h.ballot}, h.peer)
+			if time.Since(r.struck) >= clock {
+				strike() // a leader's beats make the clock strike, of who is awake anyway
+			}
 		case a := <-r.probes:
 			r.counted.Unreachable = a.err
 			r.step(ctx, event{kind: probed, ok: a.err == nil, tip: a.height}, "")
@@ -76,9 +87,7 @@ func (r *run) run(ctx context.Context) {
 		case <-r.kick:
 			r.meet(ctx)
 		case <-t.C:
-			now := time.Now()
-			r.step(ctx, event{kind: tick, facts: r.facts(now)}, "")
-			r.publish(now)
+			strike()
 		}
 	}
 }

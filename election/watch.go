@@ -137,17 +137,24 @@ func (m *machine) look(now time.Time) {
 	if m.blind || m.role == leader || !m.settings.candidate {
 		return
 	}
-	hint := now.Sub(w.hintAt) >= hintTime
-	urgent := m.leads() == nil || now.Sub(m.heard) >= 2*m.beat() || hint || w.hurry || len(w.samples) > 0 || m.disconnected(now)
 	mine := m.slot(now)
-	if w.asking || now.Before(w.next) || !mine && !urgent && !w.answer.IsZero() {
+	if w.asking || now.Before(w.next) || !mine && !m.urgent(now) && !w.answer.IsZero() {
 		return
 	}
-	if hint {
+	if m.hinted(now) {
 		w.hint = tall
 	}
 	w.asking, w.hurry = true, false
 	m.out = append(m.out, effect{kind: probe})
+}
+
+// hinted says whether somebody has told, for a while, of blocks that we lack.
+func (m *machine) hinted(now time.Time) bool { return now.Sub(m.watch.hintAt) >= hintTime }
+
+// urgent says whether something is amiss.
+func (m *machine) urgent(now time.Time) bool {
+	w := &m.watch
+	return m.leads() == nil || now.Sub(m.heard) >= 2*m.beat() || m.hinted(now) || w.hurry || len(w.samples) > 0 || m.disconnected(now)
 }
 
 // tallest is the highest that somebody told, but the leader.

@@ -221,7 +221,7 @@ func (s *city) live(p *citizen) {
 
 // attend sees to it that p looks when it wants to.
 func (s *city) attend(p *citizen) {
-	at := p.next
+	at := p.alarm()
 	if len(p.Members.due) > 0 {
 		at = time.Now()
 	}

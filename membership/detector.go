@@ -173,6 +173,7 @@ type detector struct {
 	pinged       time.Time           // we were, by anybody
 	hurried      time.Time           // until then more are pinged
 	alarm        time.Time           // until then a tick changes nothing
+	leisure      time.Time           // the same, but for probes
 	looking      []*subject          // with a probe
 	probes       map[uint64]*subject // the same, by the nonce
 	living       int                 // alive or suspect
@@ -326,17 +327,24 @@ func (d *detector) tick(now time.Time) {
 			s.probe.blamed = true
 		}
 	}
-	d.alarm = now.Add(d.period) // for all that has time
+	d.leisure = now.Add(d.period) // for all that has time
 	for _, s := range slices.Clone(d.looking) {
 		if s.probe != nil && !now.Before(s.probe.next) {
 			d.advance(s, now)
-		} else if s.probe != nil {
-			d.wake(s.probe.next)
 		}
 	}
 	d.ping(now)
 	if now.Sub(d.swept) > errandTime {
 		d.sweep(now)
+	}
+	d.wind()
+}
+
+// wind sets the alarm to what is due next.
+func (d *detector) wind() {
+	d.alarm = d.leisure
+	for _, s := range d.looking {
+		d.wake(s.probe.next)
 	}
 }
 

@@ -132,7 +132,8 @@ type Members struct {
 	shadowed    time.Time               // when a host of our identity was last heard that started after us
 	news        []news                  // that others may not have
 	newsAt      time.Time               // when they are told
-	next        time.Time               // when Run looks again
+	next        time.Time               // when Run looks again, unless the detector wants it sooner
+	wound       time.Time               // to which timer is set
 	timer       *time.Timer             // Run's, for then; nil while it doesn't run
 	above       uint64                  // an incarnation that others hold of us
 	lifted      time.Time               // when it was last raised

@@ -33,7 +33,7 @@ func (d *detector) ping(now time.Time) {
 	}
 	clock := now.Add(d.phase).UnixNano()
 	turn := clock / int64(each)
-	d.wake(now.Add(each - time.Duration(clock%int64(each))))
+	d.leisure = now.Add(min(d.period, each-time.Duration(clock%int64(each))))
 	if turn == d.turn {
 		return
 	}
@@ -70,6 +70,7 @@ func (d *detector) rest(s *subject) {
 		delete(d.probes, p.nonce)
 		i := slices.Index(d.looking, s)
 		d.looking = slices.Delete(d.looking, i, i+1)
+		d.wind() // what it would have waited for isn't due any more
 	}
 }
 

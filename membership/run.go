@@ -72,18 +72,31 @@ func (m *Members) rings(t *time.Timer) {
 	if m.timer != nil {
 		m.timer.Stop()
 	}
-	m.timer = t
+	m.timer, m.wound = t, time.Time{}
 }
 
 // wake makes Run look at a time at the latest. Called under mu.
 func (m *Members) wake(at time.Time) {
-	if !at.Before(m.next) {
-		return
+	if at.Before(m.next) {
+		m.next = at
+		m.wind()
 	}
-	m.next = at
-	if m.timer != nil {
+}
+
+// wind sets the timer to when Run looks again. Called under mu.
+func (m *Members) wind() {
+	if at := m.alarm(); m.timer != nil && !at.Equal(m.wound) {
+		m.wound = at
 		m.timer.Reset(time.Until(at))
 	}
+}
+
+// alarm is when Run looks again. Called under mu.
+func (m *Members) alarm() time.Time {
+	if at := m.detector.alarm; at.Before(m.next) {
+		return at
+	}
+	return m.next
 }
 
 // pace is how long a beat is now.

@@ -390,7 +390,7 @@ func (m *Members) step(e event, now time.Time) {
 			m.turned(a, now)
 		}
 	}
-	m.wake(m.detector.alarm)
+	m.wind()
 }
 
 func (m *Members) turned(a action, now time.Time) {

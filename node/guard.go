@@ -69,6 +69,8 @@ type guard struct {
 	live      map[msp.PKIID]peer.ID   // host with a connection, owned by mu
 	bans      map[msp.PKIID]time.Time // until when; owned by mu
 	displaced map[peer.ID]peer.ID     // hosts that were proven older than another of their identity; owned by mu
+	looks     time.Time               // when guests are rejudged; owned by mu
+	came      chan struct{}           // holds one: a guest came whose time is over before that
 }
 
 func newGuard(networkID string, refused func(*wire.Reason, string)) *guard {
@@ -82,6 +84,7 @@ func newGuard(networkID string, refused func(*wire.Reason, string)) *guard {
 		live:      map[msp.PKIID]peer.ID{},
 		bans:      map[msp.PKIID]time.Time{},
 		displaced: map[peer.ID]peer.ID{},
+		came:      make(chan struct{}, 1),
 	}
 }
 
@@ -151,6 +154,27 @@ func (g *guard) remember(v *guest) {
 		v.conns = old.conns
 	}
 	g.guests[v.peer] = v
+	if v.notAfter.Before(g.looks) {
+		select {
+		case g.came <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// untilEnd is how long to wait before guests are rejudged: until the first one's
+// time is over, within limits.
+func (g *guard) untilEnd() time.Duration {
+	now := g.now()
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.looks = now.Add(sweepLast)
+	for _, v := range g.guests {
+		if v.notAfter.Before(g.looks) {
+			g.looks = v.notAfter
+		}
+	}
+	return max(g.looks.Sub(now), sweepFirst)
 }
 
 // judge asks the judges in a fixed order; the first that accepts decides. Of

@@ -15,13 +15,19 @@ import (
 	"grapevine/msp"
 )
 
-// renewPause is the shortest time between two renewals of the own binding.
-const renewPause = time.Minute
+const (
+	// renewPause is the shortest time between two renewals of the own binding.
+	renewPause = time.Minute
+	// sweepFirst and sweepLast bound the time between two looks whether a
+	// connection's binding or certificate has ended; it is when the first of them
+	// ends. The clock may be set meanwhile.
+	sweepFirst, sweepLast = time.Second, 10 * time.Second
+)
 
 // watchIdentities closes connections whose binding or certificate has ended,
 // and renews the node's own binding at half of what is left of it.
 func (s *stack) watchIdentities(ctx context.Context) error {
-	sweep := time.NewTicker(time.Second)
+	sweep := time.NewTimer(sweepFirst)
 	defer sweep.Stop()
 	renew := time.NewTimer(s.untilRenewal())
 	defer renew.Stop()
@@ -29,8 +35,11 @@ func (s *stack) watchIdentities(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-s.guard.came:
+			sweep.Reset(s.guard.untilEnd())
 		case <-sweep.C:
 			s.closeAll(s.guard.rejudge(false), "its binding or certificate has ended")
+			sweep.Reset(s.guard.untilEnd())
 		case <-renew.C:
 			if err := s.renew(); err != nil {
 				s.log.Error("the binding could not be renewed; trying again in a minute", "err", err)
