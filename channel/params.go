@@ -109,7 +109,9 @@ func topicScore() *pubsub.TopicScoreParams {
 
 // decay is the factor by which a counter that is to be nothing after d shrinks
 // in each decayEvery.
-func decay(d time.Duration) float64 { return pubsub.ScoreParameterDecayWithBase(d, decayEvery, decayToZero) }
+func decay(d time.Duration) float64 {
+	return pubsub.ScoreParameterDecayWithBase(d, decayEvery, decayToZero)
+}
 
 // peerScore returns the score parameters. P6 is off: one organisation is often
 // one address. own gives what only we know of a peer.
