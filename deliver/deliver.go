@@ -8,6 +8,7 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,7 +48,8 @@ const (
 	defaultMaxStreams = 2500
 )
 
-// Source is a chain of blocks that only grows. It MUST be safe for concurrent use.
+// Source is a chain of blocks that only grows. It MUST be safe for concurrent use. Equal ones are the same chain, which is
+// read once for all who follow it; one that can't be compared is read by each.
 type Source interface {
 	// Height is the number of blocks held.
 	Height() uint64
@@ -99,6 +101,9 @@ type Handler struct {
 	Refused    func(channel string, why *wire.Reason) // called once per refusal; may be nil
 	Hooks      Hooks
 	Logger     *slog.Logger // nil: silence
+
+	mu    sync.Mutex
+	reels map[Source]*reel // those that are being read; owned by mu
 
 	streams   atomic.Int64 // being served
 	following atomic.Int64 // of them, those without an end

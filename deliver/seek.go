@@ -23,7 +23,7 @@ type request struct {
 type span struct {
 	from, to uint64
 	failing  bool // fail when a block isn't there yet, instead of waiting for it
-	headers  bool // without data, but for config blocks
+	form     form
 }
 
 // parseRequest takes a seek envelope apart and judges what can be judged without any channel: form and clock. The
@@ -68,9 +68,9 @@ func parseRequest(env *common.Envelope, now time.Time, window time.Duration) (*r
 // resolve turns a seek into block numbers for a chain of the given height (FABRIC.md 8.1). What lies beyond the tip is
 // waited for, but for a start beyond the next block, which is not found.
 func resolve(seek *ab.SeekInfo, height uint64) (span, error) {
-	sp := span{
-		failing: seek.Behavior == ab.SeekInfo_FAIL_IF_NOT_READY,
-		headers: seek.ContentType == ab.SeekInfo_HEADER_WITH_SIG,
+	sp := span{failing: seek.Behavior == ab.SeekInfo_FAIL_IF_NOT_READY}
+	if seek.ContentType == ab.SeekInfo_HEADER_WITH_SIG {
+		sp.form = bareHeader
 	}
 	tip := uint64(0) // an empty chain's first block will be its newest
 	if height > 0 {

@@ -68,8 +68,8 @@ func serve(ctx context.Context, l net.Listener, cert func() *tls.Certificate, ro
 		return now, nil
 	}}
 	g := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(conf)),
-		grpc.ForceServerCodecV2(newExact()),
+		grpc.Creds(corked{credentials.NewTLS(conf)}), grpc.WriteBufferSize(corkBytes), grpc.SharedWriteBuffer(true),
+		grpc.ForceServerCodecV2(Codec()),
 		grpc.MaxRecvMsgSize(most), grpc.MaxSendMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(perConnection),
 		grpc.ConnectionTimeout(handshakeTimeout),

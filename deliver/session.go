@@ -13,7 +13,6 @@ import (
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
 
-	"grapevine/block"
 	"grapevine/msp"
 	"grapevine/wire"
 )
@@ -133,6 +132,9 @@ func (s *session) serve(ctx context.Context, c Channel, who *reader, seek *ab.Se
 	if err != nil {
 		return err
 	}
+	if s.stream.filtered() {
+		sp.form = filteredBlock
+	}
 	if sp.to == math.MaxUint64 {
 		s.h.following.Add(1)
 		defer s.h.following.Add(-1)
@@ -140,7 +142,9 @@ func (s *session) serve(ctx context.Context, c Channel, who *reader, seek *ab.Se
 	if sp.failing && sp.from >= c.Source.Height() {
 		return fmt.Errorf("block %d: %w", sp.from, NotReady)
 	}
-	for b, err := range c.Source.Blocks(ctx, sp.from) {
+	shared, release := s.h.reel(c.Source)
+	defer release()
+	for p, err := range shared.from(ctx, sp.from) {
 		if err != nil {
 			if why := wire.ReasonOf(context.Cause(ctx)); why != nil {
 				return why
@@ -150,13 +154,17 @@ func (s *session) serve(ctx context.Context, c Channel, who *reader, seek *ab.Se
 		if err := who.still(c.Access(), s.h.now()); err != nil {
 			return err
 		}
-		n := b.GetHeader().GetNumber()
-		if err := s.send(func() error { return s.stream.Block(sp.shape(b)) }); err != nil {
+		m, err := p.as(sp.form)
+		if err != nil {
+			return err
+		}
+		if err := s.send(func() error { return s.stream.SendMsg(m) }); err != nil {
 			return err
 		}
 		if f := s.h.Hooks.Sent; f != nil {
 			f(s.channelName(), s.stream.filtered())
 		}
+		n := p.block.GetHeader().GetNumber()
 		if n >= sp.to {
 			return nil
 		}
@@ -165,14 +173,6 @@ func (s *session) serve(ctx context.Context, c Channel, who *reader, seek *ab.Se
 		}
 	}
 	return fmt.Errorf("the source ended: %w", Unavailable)
-}
-
-// shape is the block as the span wants it; b itself stays as it is.
-func (sp span) shape(b *common.Block) *common.Block {
-	if !sp.headers || block.IsConfig(b) {
-		return b
-	}
-	return &common.Block{Header: b.Header, Metadata: b.Metadata}
 }
 
 // send passes on one response, or declares the reader stuck and waits for the stream's end.

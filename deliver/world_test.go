@@ -34,6 +34,15 @@ type chain struct {
 	mu      sync.Mutex
 	blocks  []*common.Block // guarded by mu
 	changed chan struct{}   // guarded by mu: closed at the next block
+	yielded int             // guarded by mu: blocks, to all readers
+	size    int             // of the transaction in each block; 0: a few bytes
+}
+
+// reads is how many blocks have been read.
+func (c *chain) reads() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.yielded
 }
 
 func newChain(genesis *common.Block) *chain {
@@ -48,7 +57,7 @@ func (c *chain) grow(n int) {
 		number := uint64(len(c.blocks))
 		c.blocks = append(c.blocks, &common.Block{
 			Header:   &common.BlockHeader{Number: number, PreviousHash: []byte("p"), DataHash: []byte("d")},
-			Data:     &common.BlockData{Data: [][]byte{fmt.Appendf(nil, "tx of %d", number)}},
+			Data:     &common.BlockData{Data: [][]byte{append(fmt.Appendf(nil, "tx of %d", number), make([]byte, c.size)...)}},
 			Metadata: &common.BlockMetadata{Metadata: [][]byte{{1}, {}, {}, {}, {}}},
 		})
 	}
@@ -70,6 +79,7 @@ func (c *chain) Blocks(ctx context.Context, from uint64) iter.Seq2[*common.Block
 			var b *common.Block
 			if n < uint64(len(c.blocks)) {
 				b = c.blocks[n]
+				c.yielded++
 			}
 			c.mu.Unlock()
 			if b != nil {
@@ -249,6 +259,19 @@ func (s *stream) Recv() (*common.Envelope, error) {
 	case <-s.ctx.Done():
 		return nil, s.ctx.Err()
 	}
+}
+
+// SendMsg takes a message as it would be on the wire.
+func (s *stream) SendMsg(m any) error {
+	bs, err := deliver.Codec().Marshal(m)
+	if err != nil {
+		return err
+	}
+	r := new(ab.DeliverResponse)
+	if err := deliver.Codec().Unmarshal(bs, r); err != nil {
+		return err
+	}
+	return s.Send(r)
 }
 
 func (s *stream) Send(r *ab.DeliverResponse) error {

@@ -154,7 +154,7 @@ func (o *Orderer) open() error {
 		Refused: func(ch string, r *wire.Reason) { o.metrics.refused(ch, r) },
 	}
 	o.server = orderer.NewServer(orderer.ServerConfig{
-		Chains: o.chain, Deliver: o.deliver.Serve,
+		Chains: o.chain, Deliver: o.deliver.Serve, Codec: deliver.Codec(),
 		Certificate: func() *tls.Certificate { return &o.pairs()[0] }, ClientRoots: o.clientRoots(), Logger: o.log,
 		Refused: func(ch string, r *wire.Reason) { o.metrics.refused(ch, r) },
 	})

@@ -12,6 +12,8 @@ import (
 	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/keepalive"
 
 	"grapevine/wire"
@@ -32,6 +34,7 @@ type ServerConfig struct {
 	Certificate func() *tls.Certificate                             // the newest, asked for at each handshake
 	ClientRoots func() *x509.CertPool                               // not nil: clients must present a certificate that chains to it
 	Refused     func(channel string, why *wire.Reason)              // called once per refused envelope; may be nil
+	Codec       encoding.CodecV2                                    // of messages; nil: gRPC's own
 	Logger      *slog.Logger                                        // nil: silence
 }
 
@@ -44,6 +47,9 @@ type Server struct {
 // NewServer prepares a server; it listens to nothing.
 func NewServer(c ServerConfig) *Server {
 	c.Logger = logger(c.Logger)
+	if c.Codec == nil {
+		c.Codec = encoding.GetCodecV2(proto.Name)
+	}
 	return &Server{c: c}
 }
 
@@ -59,6 +65,7 @@ func (s *Server) Run(ctx context.Context, l net.Listener) error {
 	}}
 	g := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(conf)),
+		grpc.ForceServerCodecV2(s.c.Codec),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTimeout),
