@@ -40,7 +40,6 @@ var owners = map[string][]string{
 	"google.golang.org/grpc":                  {"orderer", "deliver"},
 	"github.com/spf13/cobra":                  {"cmd/grapevine"},
 	"github.com/klauspost/reedsolomon":        {"channel/cast"},
-	"filippo.io/nistec":                       {"msp"},
 	"github.com/prometheus/client_golang":     {"node", "cmd/grapevine"},
 	"github.com/libp2p/go-libp2p/p2p":         {"node", "channel"},
 	"github.com/libp2p/go-libp2p/x/simlibp2p": {"itest"},

@@ -31,7 +31,7 @@ func (m *MSP) Validate(id *Identity) error {
 // definition decides it: the hash is the definition's, and bytes after the
 // signature are ignored. It does not ask whether id is valid.
 func (m *MSP) Verify(id *Identity, msg, sig []byte) error {
-	return id.check(m.family, keys.verify, sig, msg)
+	return id.check(m.family, sig, msg)
 }
 
 func (m *MSP) judge(id *Identity) *verdict {

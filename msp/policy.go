@@ -116,7 +116,7 @@ func Count(d Directory, sigs []SignedData) *Ballot {
 		if seen[who] {
 			continue // before its signature costs anything
 		}
-		if err := s.Creator.check(m.family, keys.verify, s.Signature, s.Data...); err != nil {
+		if err := s.Creator.check(m.family, s.Signature, s.Data...); err != nil {
 			b.dropped = append(b.dropped, err)
 			continue
 		}

@@ -74,12 +74,7 @@ func (i *Identity) Verify(msg, sig []byte) error {
 			return fmt.Errorf("signature of %s: %w", i.Name(), err)
 		}
 	}
-	return i.check(sha2, plain, sig, msg)
-}
-
-// plain verifies as the standard library does.
-func plain(_ PKIID, k *ecdsa.PublicKey, digest []byte, r, s *big.Int) bool {
-	return ecdsa.Verify(k, digest, r, s)
+	return i.check(sha2, sig, msg)
 }
 
 // The families of an MSP's crypto_config: they name the hash under ECDSA, on
@@ -90,9 +85,8 @@ const (
 )
 
 // check verifies sig over the joined parts as Fabric does: what follows the
-// signature in its encoding is ignored, a high S is not. Verify is [plain], or
-// says the same faster.
-func (i *Identity) check(family string, verify func(PKIID, *ecdsa.PublicKey, []byte, *big.Int, *big.Int) bool, sig []byte, parts ...[]byte) error {
+// signature in its encoding is ignored, a high S is not.
+func (i *Identity) check(family string, sig []byte, parts ...[]byte) error {
 	switch k := i.cert.PublicKey.(type) {
 	case *ecdsa.PublicKey:
 		var h hash.Hash
@@ -114,7 +108,7 @@ func (i *Identity) check(family string, verify func(PKIID, *ecdsa.PublicKey, []b
 		if high(k.Curve, s) {
 			return fmt.Errorf("signature of %s: %w", i.Name(), HighS)
 		}
-		if !verify(i.pkiID, k, h.Sum(nil), r, s) {
+		if !ecdsa.Verify(k, h.Sum(nil), r, s) {
 			return fmt.Errorf("signature of %s does not fit: %w", i.Name(), BadSignature)
 		}
 		return nil
