@@ -311,7 +311,8 @@ func TestSnapshotCrash(t *testing.T) {
 	t.Logf("%d crashes", total)
 }
 
-// TestSoakSnapshotCrash goes on for as long as GRAPEVINE_SOAK says.
+// TestSoakSnapshotCrash goes on for as long as GRAPEVINE_SOAK says, at least as long
+// as it takes for soakCrashes.
 func TestSoakSnapshotCrash(t *testing.T) {
 	d, err := time.ParseDuration(os.Getenv("GRAPEVINE_SOAK"))
 	if err != nil {
@@ -319,7 +320,7 @@ func TestSoakSnapshotCrash(t *testing.T) {
 	}
 	start := time.Now()
 	total := 0
-	for seed := uint64(start.UnixNano()); time.Since(start) < d; seed++ {
+	for seed := uint64(start.UnixNano()); time.Since(start) < d || total < soakCrashes; seed++ {
 		total += snapshotCrashes(t, seed, 60)
 	}
 	t.Logf("%d crashes", total)

@@ -127,7 +127,11 @@ func (c *Channel) compareStates() {
 			"hash", hex.EncodeToString(m.Hash[:]), "ours", hex.EncodeToString(own[:]), "self", d.Self, "decided", d.Decided)
 	}
 	if turned && d.Self {
-		c.log.Error("this peer's world state isn't that of most organisations; make it anew: grapevine ledger rebuild-state " + c.name)
+		how := "make it anew: grapevine ledger rebuild-state " + c.name
+		if c.ledger.Lowest() > 0 {
+			how = "it can't be made anew from the blocks kept: leave the channel, and join it with --sync snapshot"
+		}
+		c.log.Error("this peer's world state isn't that of most organisations; " + how)
 	}
 	for _, id := range diverged {
 		c.members.Report(membership.Diverged, id)

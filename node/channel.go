@@ -295,7 +295,6 @@ func (c *Channel) close() error {
 	c.ledger.CutEvery(0, nil)
 	cut := c.cutter.close()
 	c.node.guard.setJudge(c.name, nil)
-	c.node.metrics.forget(c.name)
 	for _, p := range c.node.host.Network().Peers() {
 		c.node.host.ConnManager().Unprotect(p, "member:"+c.name)
 	}

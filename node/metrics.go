@@ -41,6 +41,7 @@ type metrics struct {
 	commits    *prometheus.HistogramVec // channel
 	expiry     *prometheus.GaugeVec     // use
 	deliveries *deliveries
+	snapshots  *snapshotFigures
 }
 
 func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metrics, error) {
@@ -72,8 +73,11 @@ func newMetrics(reg prometheus.Registerer, more ...prometheus.Collector) (*metri
 	}, []string{"channel"})
 	m.expiry = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "grapevine_certificate_expiry_seconds", Help: "Seconds until a certificate of this node ends, by its use."}, []string{"use"})
 	m.all = []prometheus.Collector{m.expiry, m.judging, m.judged, m.commits, m.rejected, m.handshakes, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened, m.wronged, m.refuted, m.probes}
-	m.deliveries = newDeliveries()
+	m.deliveries, m.snapshots = newDeliveries(), newSnapshotFigures()
 	m.all = append(append(m.all, m.deliveries.all()...), more...)
+	for _, v := range m.snapshots.vectors() {
+		m.all = append(m.all, v)
+	}
 	if reg == nil {
 		return m, nil
 	}
@@ -177,6 +181,9 @@ func (m *metrics) living(channel string, all []membership.Member) {
 func (m *metrics) forget(channel string) {
 	l := prometheus.Labels{"channel": channel}
 	for _, v := range []interface{ DeletePartialMatch(prometheus.Labels) int }{m.rejected, m.judging, m.judged, m.height, m.chain, m.leader, m.changes, m.leaderless, m.reconnects, m.left, m.passed, m.known, m.members, m.happened, m.wronged, m.refuted, m.probes, m.commits, m.deliveries.received, m.deliveries.completed, m.deliveries.sent} {
+		v.DeletePartialMatch(l)
+	}
+	for _, v := range m.snapshots.vectors() {
 		v.DeletePartialMatch(l)
 	}
 }

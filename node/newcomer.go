@@ -168,8 +168,10 @@ func (c *Channel) askOffers(ctx context.Context, p peer.ID) ([]*offered, error) 
 // blame counts a refusal under its reason, and names who caused it.
 func (c *Channel) blame(p peer.ID, err error) {
 	if r := wire.ReasonOf(err); r != nil {
+		name := c.node.nameOf(p)
 		c.node.metrics.refused(c.name, r)
-		c.log.Warn("refused what a peer sent of a snapshot", "peer", p, "name", c.node.nameOf(p), "reason", r.Code(), "err", err)
+		c.node.metrics.snapshots.refused.WithLabelValues(c.name, r.Code(), name).Inc()
+		c.log.Warn("refused what a peer sent of a snapshot", "peer", p, "name", name, "reason", r.Code(), "err", err)
 	}
 }
 
@@ -359,6 +361,7 @@ func (c *Channel) takeSnapshot(ctx context.Context, x *choice) error {
 	if _, err := RestoreSnapshot(ctx, c.node.db, in, x.blocks, nil); err != nil {
 		return err
 	}
+	c.node.metrics.snapshots.restored.WithLabelValues(c.name).Inc()
 	c.log.Info("the ledger stands at the snapshot", "height", in.Manifest.Height)
 	return nil
 }

@@ -100,7 +100,7 @@ func (n *Node) open() error {
 		return fmt.Errorf("opening the data folder: %w", err)
 	}
 	var err error
-	if n.metrics, err = newMetrics(n.cfg.Metrics, transfers{n}, wholeness{n}, castFigures{n}); err != nil {
+	if n.metrics, err = newMetrics(n.cfg.Metrics, transfers{n}, wholeness{n}, castFigures{n}, heldSnapshots{n}); err != nil {
 		return err
 	}
 	n.db, err = ledger.Open(filepath.Join(n.cfg.Dir, "ledger"), ledger.Options{
@@ -377,6 +377,7 @@ func (n *Node) Leave(ctx context.Context, name string, purge bool) error {
 		c.stop()
 		<-c.done
 	}
+	n.metrics.forget(name)
 	if err := c.close(); err != nil {
 		return err
 	}

@@ -132,6 +132,7 @@ func (c *Channel) write(ctx context.Context, w *ledger.World) (_ *ledger.Snapsho
 		Algorithm: state.Algorithm, Keep: c.node.cfg.Snapshots.withDefaults().Keep, Attest: c.attestSnapshot,
 	})
 	if err == nil {
+		c.node.metrics.snapshots.made.WithLabelValues(c.name).Inc()
 		c.log.Info("snapshot", "height", s.Manifest.Height, "bytes", s.Manifest.Bytes, "chunks", s.Manifest.Chunks, "took", time.Since(began).Round(time.Millisecond))
 	}
 	return s, err
@@ -282,6 +283,10 @@ func (c *Channel) library() blocksync.Library {
 				return nil, nil
 			}
 			b, err := s.Chunk(int(i))
+			if err == nil {
+				c.node.metrics.snapshots.chunks.WithLabelValues(c.name).Inc()
+				c.node.metrics.snapshots.bytes.WithLabelValues(c.name).Add(float64(len(b)))
+			}
 			if errors.Is(err, ledger.ErrCorrupt) {
 				c.log.Error("a snapshot is damaged and is removed", "height", s.Manifest.Height, "err", err)
 				return nil, c.ledger.RemoveSnapshot(s)

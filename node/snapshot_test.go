@@ -14,6 +14,7 @@ import (
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
@@ -199,8 +200,8 @@ func (v *town) reaches(t *testing.T, n *Node) *ledger.Ledger {
 // chunks and is named; it then goes on by blocks, and serves the snapshot itself.
 func TestNewcomerBySnapshot(t *testing.T) {
 	play(t, func(t *testing.T, b *bubble) {
-		log := newSaid()
-		v := newTown(t, b, 20, func(c *Config) { c.Sync, c.Log = SyncSnapshot, slog.New(log) })
+		log, figures := newSaid(), prometheus.NewRegistry()
+		v := newTown(t, b, 20, func(c *Config) { c.Sync, c.Log, c.Metrics = SyncSnapshot, slog.New(log), figures })
 		v.press.write(30, 300_000) // 20 blocks of them in the snapshot: several chunks
 		v.settled(t, 32, 20)
 		liar, err := v.nodes[2].Channel("mychannel")
@@ -223,6 +224,12 @@ func TestNewcomerBySnapshot(t *testing.T) {
 		require.GreaterOrEqual(t, len(led.Snapshots()[0].Attestations()), 2)
 		_, err = led.Block(5)
 		require.ErrorIs(t, err, ledger.ErrPruned)
+		require.Equal(t, 1.0, counted(t, figures, "grapevine_snapshots_restored_total"))
+		require.Positive(t, counted(t, figures, "grapevine_snapshot_refused_total", "reason", blocksync.BadSnapshot.Code(), "member", n.nameOf(v.nodes[2].PeerID())))
+		require.Positive(t, counted(t, figures, "grapevine_rejected_total", "reason", blocksync.BadSnapshot.Code()))
+		require.Equal(t, 1.0, counted(t, figures, "grapevine_snapshots"))
+		require.Equal(t, 20.0, counted(t, figures, "grapevine_snapshot_height"))
+		require.Zero(t, counted(t, figures, "grapevine_snapshots_made_total"))
 		v.press.write(12, 100)
 		led = v.reaches(t, n)
 		require.NoError(t, led.Halted())

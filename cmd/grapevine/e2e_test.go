@@ -200,6 +200,7 @@ func (m *machine) speaks(t *testing.T, first map[string]any) {
 	require.Equal(t, first["tipHash"], m.object(t, 0, "ledger", "import", "--genesis", "genesis.block", "--blocks", "chain.blocks", "--data", "copy")["tipHash"])
 	require.Equal(t, info["genesisHash"], m.object(t, 0, "channel", "info", "mychannel", "--data", "copy")["genesisHash"])
 
+	m.upkeep(t, first["height"].(float64), first["stateHash"])
 	m.snapshots(t, first["height"].(float64), first["stateHash"], first["tipHash"])
 
 	// Joining is idempotent; leaving asks, and keeps the blocks unless told.

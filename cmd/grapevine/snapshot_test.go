@@ -63,4 +63,7 @@ func (m *machine) snapshots(t *testing.T, height float64, stateHash, tip any) {
 	require.Equal(t, stateHash, m.object(t, 0, "state", "hash", "mychannel", "--target", peer)["stateHash"])
 	require.Equal(t, "genesis", m.object(t, 0, "state", "status", "mychannel", "--target", peer)["snapshot"].(map[string]any)["mode"])
 	m.refused(t, 1, "STA020", "block", "get", "mychannel", "1", "--target", peer)
+	m.refused(t, 1, "STA020", "ledger", "rebuild-state", "mychannel", "--target", peer)
+	m.refused(t, 1, "STA020", "ledger", "rebuild-state", "mychannel", "--data", "restored")
+	require.Equal(t, stateHash, m.object(t, 0, "ledger", "scrub", "mychannel", "--target", peer)["items"].([]any)[0].(map[string]any)["stateHash"])
 }

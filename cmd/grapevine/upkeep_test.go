@@ -56,3 +56,28 @@ func TestLedgerUpkeepOffline(t *testing.T) {
 	require.Equal(t, 1.0, v["items"].([]any)[0].(map[string]any)["height"])
 	require.DirExists(t, filepath.Join(dir, "ledger", "damaged-1"))
 }
+
+// upkeep has nodes of the running network read their ledgers through and make their
+// world state anew; nothing is ordered meanwhile.
+func (m *machine) upkeep(t *testing.T, height float64, stateHash any) {
+	t.Helper()
+	for _, args := range [][]string{{"ledger", "verify", "mychannel"}, {"ledger", "scrub"}, {"state", "repair", "mychannel"}, {"ledger", "verify", "--target", "orderer0"}} {
+		v := m.object(t, 0, args...)
+		require.Equal(t, "LedgerChecks", v["kind"], args)
+		require.Equal(t, true, v["ok"], args)
+		item := of(v, "items")[0]
+		require.Equal(t, height, item["height"], args)
+		require.Equal(t, height, item["blocks"], args)
+		if len(args) < 4 {
+			require.Equal(t, stateHash, item["stateHash"], args)
+		}
+	}
+	v := m.object(t, 0, "ledger", "rebuild-state", "mychannel")
+	require.Equal(t, "LedgerRebuild", v["kind"])
+	item := of(v, "items")[0]
+	require.Equal(t, true, item["same"])
+	require.Equal(t, height, item["height"])
+	require.Equal(t, stateHash, item["stateHash"])
+	m.refused(t, 1, "STA003", "ledger", "rebuild-state", "mychannel", "--target", "orderer0")
+	m.refused(t, 1, "API007", "ledger", "verify", "other")
+}

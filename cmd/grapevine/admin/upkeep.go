@@ -127,9 +127,23 @@ func (c *Chain) Rebuild(ctx context.Context, progress func(state, height uint64)
 	})
 }
 
+// renewed is how a node comes to a world state that is made anew.
+func renewed(l *ledger.Ledger) string {
+	if l.Lowest() == 0 {
+		return "grapevine ledger rebuild-state " + l.Name()
+	}
+	return "begin anew from a snapshot: grapevine channel leave " + l.Name() + " --purge; grapevine channel join " + l.Name() + " --block GENESIS --sync snapshot"
+}
+
+// rebuild tells what becomes of a state that is made anew.
 func rebuild(l *ledger.Ledger, again func() error) (RebuiltState, error) {
 	began, before := time.Now(), l.State()
 	err := again()
+	if errors.Is(err, ledger.ErrPruned) {
+		err = fault.Newf("STA020", "the world state of %s can't be made anew here", l.Name()).
+			Because(fmt.Sprintf("blocks below %d aren't kept, and their transactions made it", l.Lowest())).
+			Do(renewed(l)).From(err)
+	}
 	after := l.State()
 	out := RebuiltState{Channel: l.Name(), Height: after.Height, ElapsedSec: time.Since(began).Seconds()}
 	if before.Height > 0 {
@@ -224,7 +238,7 @@ func (s *Status) diverged(c *node.Channel) {
 	switch {
 	case d.Self:
 		s.problem("STA031", "error", fmt.Sprintf("this node's world state of %s isn't that of most organisations: it differs from that of %s", c.Name(), names),
-			"grapevine ledger rebuild-state "+c.Name())
+			renewed(c.Ledger()))
 	case d.Decided:
 		s.problem("STA031", "warning", fmt.Sprintf("the world state of %s differs from that of most organisations at %s", c.Name(), names),
 			"let its operator make it anew: grapevine ledger rebuild-state "+c.Name())

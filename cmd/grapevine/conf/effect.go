@@ -32,7 +32,7 @@ var effective = lowered(
 	"fabricCompat.listenAddress", "peer.tls.clientAuthRequired", "peer.tls.clientRootCAs.files",
 	"peer.limits.concurrency.deliverService", "peer.authentication.timewindow",
 	"events.validity", "events.fabricPeer", "p2p.listen", "p2p.networkId", "p2p.sync", "p2p.keepBlocks",
-	"p2p.snapshots.every", "p2p.snapshots.keep", "p2p.snapshots.attested", "p2p.snapshots.ahead", "logging.spec", "logging.format",
+	"p2p.snapshots.every", "p2p.snapshots.keep", "p2p.snapshots.attested", "p2p.snapshots.ahead", "p2p.scrub.every", "p2p.scrub.rate", "logging.spec", "logging.format",
 	"General.ListenAddress", "General.ListenPort", "General.LocalMSPID", "General.LocalMSPDir",
 	"General.BootstrapMethod", "General.BootstrapFile", "FileLedger.Location",
 	"General.TLS.Enabled", "General.TLS.Certificate", "General.TLS.PrivateKey", "General.TLS.ClientAuthRequired", "General.TLS.ClientRootCAs",

@@ -79,6 +79,8 @@ var ownKeys = []Key{
 	{Path: "p2p.snapshots.keep", Kind: Int, Treatment: Honoured, Default: "2", Meaning: "How many snapshots of a channel stay, the newest."},
 	{Path: "p2p.snapshots.attested", Kind: Int, Treatment: Honoured, Default: "0", zero: zeroFine, Meaning: "How many organisations must attest a snapshot before it is taken; 0: most of the channel's."},
 	{Path: "p2p.snapshots.ahead", Kind: Int, Treatment: Honoured, Default: "1000", Meaning: "With p2p.sync auto: a snapshot is taken that is so many blocks ahead."},
+	{Path: "p2p.scrub.every", Kind: Duration, Treatment: Honoured, Default: "24h", zero: zeroFine, Meaning: "How often all that is kept of a channel is read through and held against itself; 0: never. What a read finds damaged is repaired in any case."},
+	{Path: "p2p.scrub.rate", Kind: Bytes, Treatment: Honoured, Default: "32m", Meaning: "The most bytes read in a second for that."},
 	{Path: "dashboard.enabled", Kind: Bool, Treatment: Honoured, Default: "true", Meaning: "Show the dashboard on the operations listener."},
 	{Path: "events.validity", Kind: String, Treatment: Honoured, Default: "own", Enum: []string{"none", "own", "fabricPeer"}, Meaning: "Who judges transactions."},
 	{Path: "events.fabricPeer", Kind: Dial, Treatment: Honoured, Absent: "none", Meaning: "The own organisation's Fabric peer that judges, with validity fabricPeer."},

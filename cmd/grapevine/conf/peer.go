@@ -48,6 +48,7 @@ type Peer struct {
 	HSM            HSM
 	Sync           string // "genesis", "snapshot" or "auto"
 	Snapshots      Snapshots
+	Scrub          Scrub
 	Validity       string // "none", "own" or "fabricPeer"
 	FabricPeer     string // host:port; with Validity "fabricPeer"
 	Logging        Logging
@@ -107,6 +108,13 @@ type Relay struct {
 // Snapshots says which are made and trusted, and how many blocks are kept; zero is
 // none, most organisations, and all.
 type Snapshots struct{ Every, Keep, Attested, Ahead, Blocks int }
+
+// Scrub says how often a ledger is read through, 0 never, and at how many bytes a
+// second.
+type Scrub struct {
+	Every time.Duration
+	Rate  int
+}
 
 // Keepalive holds gRPC's server timings.
 type Keepalive struct{ Interval, Timeout, MinInterval time.Duration }
@@ -188,6 +196,7 @@ func (s *Settings) Peer() (*Peer, error) {
 			Every: s.num("p2p.snapshots.every"), Keep: s.num("p2p.snapshots.keep"), Attested: s.num("p2p.snapshots.attested"),
 			Ahead: s.num("p2p.snapshots.ahead"), Blocks: s.num("p2p.keepBlocks"),
 		},
+		Scrub:    Scrub{s.dur("p2p.scrub.every"), s.num("p2p.scrub.rate")},
 		Validity: s.str("events.validity"), FabricPeer: s.str("events.fabricPeer"), Logging: s.logging(),
 	}
 	if s.flag("peer.profile.enabled") {

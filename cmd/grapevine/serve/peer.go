@@ -154,6 +154,9 @@ func runPeer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log, relay b
 		Every: uint64(c.Snapshots.Every), Keep: c.Snapshots.Keep, Attested: c.Snapshots.Attested,
 		Ahead: uint64(c.Snapshots.Ahead), Blocks: uint64(c.Snapshots.Blocks),
 	}
+	if cfg.Scrubs = (node.Scrubs{Every: c.Scrub.Every, Rate: int64(c.Scrub.Rate)}); c.Scrub.Every == 0 {
+		cfg.Scrubs.Every = -1 // never
+	}
 	if c.Gossip.AliveInterval > 0 {
 		cfg.Alive = c.Gossip.AliveInterval
 	}
