@@ -2,7 +2,6 @@ package itest
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -225,7 +224,7 @@ func (w *town) missing(p *resident) (lost, invalid int) {
 		require.NoError(w.t, err)
 		if code := peer.TxValidationCode(v.Codes[i]); code != peer.TxValidationCode_VALID {
 			if invalid++; invalid < 10 {
-				w.t.Log(fmt.Sprintf("block %d, transaction %d: %v", n, i, code))
+				w.t.Logf("block %d, transaction %d: %v", n, i, code)
 			}
 		}
 	}

@@ -68,6 +68,7 @@ type Chain struct {
 	queue   chan *order         // accepted, on the way to the cutter
 	held    *semaphore.Weighted // bytes of envelopes not yet answered
 	writers writers
+	recent  recent        // envelopes that aren't to be ordered again
 	stopped chan struct{} // closed when Run returns
 
 	raft    atomic.Pointer[raft.Raft]  // while this node takes part
@@ -86,6 +87,7 @@ type order struct {
 	size     uint32           // as the batch rules count it
 	config   bool             // it is a configuration, which has a block of its own
 	done     chan error       // one result: nil when the block is durable
+	id       envelopeID       // once the cutter has it
 }
 
 // NewChain prepares a chain; nothing runs until Run.
@@ -142,6 +144,9 @@ func NewChain(c ChainConfig) (*Chain, error) {
 // error that carries BrokenLog says that Raft's disk failed: the process should end then, for Raft's goroutines can't.
 func (c *Chain) Run(ctx context.Context) error {
 	defer close(c.stopped)
+	if err := c.remind(); err != nil {
+		return fmt.Errorf("chain %s: %w", c.c.Name, err)
+	}
 	for ctx.Err() == nil {
 		do := c.follow
 		if self, ok := c.self(); ok {
@@ -236,6 +241,7 @@ func (c *Chain) block(number uint64) (*common.Block, error) {
 func (c *Chain) commit(bs []block.Verified) error {
 	for _, v := range bs {
 		if !v.IsConfig() {
+			c.recent.add(v.Block().GetData().GetData())
 			continue
 		}
 		next, err := consentersOf(v.Block(), c.members.Load())
@@ -307,8 +313,10 @@ func (c *Chain) await(ctx context.Context, o *order) error {
 	}
 }
 
-// finish settles an order.
+// finish settles an order, and those that wait for it.
 func (c *Chain) finish(o *order, err error) {
-	c.held.Release(weight(o))
-	o.done <- err
+	for _, o := range append(c.recent.settled(o), o) {
+		c.held.Release(weight(o))
+		o.done <- err
+	}
 }

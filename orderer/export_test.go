@@ -85,3 +85,20 @@ func (c *Chain) Voters() []raft.Server {
 
 // SuspectAfter sets how long a node goes without a leader before it asks whether it was removed.
 func (c *ChainConfig) SuspectAfter(d time.Duration) { c.suspect = d }
+
+// Recent is what is remembered of the newest blocks.
+type Recent struct{ r recent }
+
+// RecentOf remembers so many envelopes.
+func RecentOf(n int) *Recent { return &Recent{recent{size: n}} }
+
+func (r *Recent) Add(data ...[]byte) { r.r.add(data) }
+
+func (r *Recent) Knows(raw []byte) bool {
+	o := &order{raw: raw}
+	is := r.r.take(o) == ordered
+	r.r.settled(o)
+	return is
+}
+
+func (r *Recent) Size() int { return max(len(r.r.known), len(r.r.ring)) }

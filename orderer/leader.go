@@ -31,6 +31,8 @@ type leader struct {
 	lostAt   time.Time      // since when no leader is known; zero: one is
 	asked    time.Time      // when the other orderers were asked last, for want of a leader
 	gone     chan struct{}  // holds that the others have removed this node
+	reign    int            // how often this node began or ceased to lead
+	caughtUp chan int       // holds the reign in which this node has all earlier blocks
 }
 
 // batch is one block on its way through Raft.
@@ -47,6 +49,7 @@ func newLeader(p *consensus) *leader {
 		slots: make(chan struct{}, n), batches: make(chan batch, n),
 		changes: make(chan raft.Observation, 16),
 		turned:  make(chan struct{}, 1), settled: make(chan struct{}, 1), gone: make(chan struct{}, 1),
+		caughtUp: make(chan int),
 	}
 }
 
@@ -54,6 +57,8 @@ func newLeader(p *consensus) *leader {
 func (l *leader) run(ctx context.Context, broken <-chan struct{}) error {
 	c := l.chain
 	defer l.refuse(Stopped)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()
 	for {
@@ -72,7 +77,12 @@ func (l *leader) run(ctx context.Context, broken <-chan struct{}) error {
 		case err := <-l.period.failure:
 			return err
 		case leads := <-l.raft.LeaderCh():
-			l.lead(leads)
+			l.lead(ctx, leads)
+		case reign := <-l.caughtUp:
+			if reign == l.reign {
+				c.leading.set(true)
+				c.c.Logger.Info("raft leadership", "channel", c.c.Name, "consenter", l.period.self.ID, "leading", true)
+			}
 		case <-l.changes: // looked at above
 		case o := <-queue:
 			l.take(o, broken)
@@ -112,6 +122,16 @@ func (l *leader) take(o *order, broken <-chan struct{}) {
 	case err != nil:
 		c.finish(o, err)
 		return
+	case !o.config:
+		switch c.recent.take(o) {
+		case ordered:
+			c.finish(o, nil)
+			return
+		case waits:
+			return
+		}
+	}
+	switch {
 	case o.config:
 		l.turning = true
 		l.propose(l.cutter.alone(o), broken)
@@ -133,17 +153,31 @@ func (l *leader) look() {
 	}
 }
 
-// lead notes that this node leads now, or doesn't any more.
-func (l *leader) lead(leads bool) {
+// lead notes that this node leads now, or doesn't any more. It orders once it has made blocks of all that earlier leaders
+// proposed: else what a client sends it again would be ordered twice.
+func (l *leader) lead(ctx context.Context, leads bool) {
 	c := l.chain
 	if l.period.transport != nil {
 		l.period.transport.forget()
 	}
-	c.leading.set(leads)
+	l.reign++
 	if !leads {
+		c.leading.set(false)
 		l.refuse(NotLeader)
+		c.c.Logger.Info("raft leadership", "channel", c.c.Name, "consenter", l.period.self.ID, "leading", false)
+		return
 	}
-	c.c.Logger.Info("raft leadership", "channel", c.c.Name, "consenter", l.period.self.ID, "leading", leads)
+	reign := l.reign
+	l.aside.Go(func() {
+		if err := l.raft.Barrier(0).Error(); err != nil {
+			c.c.Logger.Info("not leading after all", "channel", c.c.Name, "reason", err)
+			return
+		}
+		select {
+		case l.caughtUp <- reign:
+		case <-ctx.Done():
+		}
+	})
 }
 
 // settle gives each order the result of its batch, until no more are proposed.

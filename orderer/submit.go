@@ -39,8 +39,8 @@ func (c *Client) Submit(ctx context.Context, env *common.Envelope) (Answer, erro
 // until envs is closed and all are answered. Where an orderer is unreachable or answers SERVICE_UNAVAILABLE, it turns to
 // another, for as long as ctx lives; the one error that it yields, at its end, is ctx's.
 //
-// An envelope whose answer was lost on the way is submitted again, so it may be ordered twice; a committing peer then
-// finds the second one invalid by its transaction id.
+// An envelope whose answer was lost on the way is submitted again. Orderers of ours order it once; of Fabric's, a
+// committing peer finds the second one invalid by its transaction id.
 func (c *Client) Broadcast(ctx context.Context, envs <-chan *common.Envelope) iter.Seq2[Answer, error] {
 	return func(yield func(Answer, error) bool) {
 		s := &submission{client: c, yield: yield, room: make(chan struct{}, maxUnanswered)}
