@@ -14,7 +14,9 @@ import (
 // is made at leisure, and a network that starts as a whole first knows itself
 // and then computes handshakes:
 //
-//   - The first few are dialled at once; then one in each pause, at random. A
+//   - The first few are dialled at once; then one in each pause, at random. The
+//     pause is several times as long as the last handshake took: where many start
+//     on too few processors, handshakes don't take what the view needs. A
 //     channel of up to mostPeers is fully connected in the end, so that a body
 //     is one hop from whoever needs it.
 //   - Of two that know of each other the one with the lower peer ID dials. The
@@ -32,8 +34,9 @@ type Circle struct {
 	again time.Duration
 	next  time.Time // of a dial at leisure
 	known map[peer.ID]*stranger
-	alive int // dials under way of the living
-	lost  int // and of the others
+	alive int           // dials under way of the living
+	lost  int           // and of the others
+	took  time.Duration // the last handshake with one of the living
 }
 
 const (
@@ -43,6 +46,8 @@ const (
 	lostDials  = 16 // at once: many that are cut off must not keep one waiting that is back
 	fullDials  = 2  // of the lost, at once, when there are mostPeers
 	leisure    = 250 * time.Millisecond
+	shakes     = 4 // handshakes that a pause is as long as, if that is longer
+	lastPause  = 5 * time.Second
 	courtesy   = 1 * time.Second  // to who has the lower peer ID, while we have few
 	reserve    = 15 * time.Second // then
 	shortTry   = 100 * time.Millisecond
@@ -52,6 +57,7 @@ const (
 // A stranger is a member that isn't connected.
 type stranger struct {
 	since time.Time
+	begun time.Time // the dial under way
 	next  time.Time // it may be dialled again
 	pause time.Duration
 	under *int // the count of dials under way that has it; nil: none
@@ -124,7 +130,8 @@ func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []M
 				break
 			}
 			leisurely = false
-			c.next = now.Add(leisure/2 + c.upTo(leisure))
+			pause := max(leisure, min(shakes*c.took, lastPause))
+			c.next = now.Add(pause/2 + c.upTo(pause))
 			ripe(c.next)
 		}
 		from := &ours
@@ -144,8 +151,11 @@ func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []M
 func lives(m Member) bool { return m.State != Dead && m.PKIID != msp.PKIID{} }
 
 // Done tells that a dial has ended, well or not.
-func (c *Circle) Done(p peer.ID) {
+func (c *Circle) Done(p peer.ID, now time.Time) {
 	if s := c.known[p]; s != nil && s.under != nil {
+		if s.under == &c.alive {
+			c.took = now.Sub(s.begun)
+		}
 		*s.under--
 		s.under = nil
 	}
@@ -153,7 +163,7 @@ func (c *Circle) Done(p peer.ID) {
 
 func (c *Circle) begin(m Member, under *int, longest time.Duration, now time.Time) Member {
 	s := c.known[m.Peer]
-	s.under = under
+	s.under, s.begun = under, now
 	*under++
 	s.pause = min(max(2*s.pause, shortTry), longest)
 	s.next = now.Add(s.pause/2 + c.upTo(s.pause))

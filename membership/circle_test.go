@@ -22,8 +22,9 @@ func crowd(n int) []Member {
 	return all
 }
 
-// A circleWorld is one node whose dials take a tenth of a second.
+// A circleWorld is one node.
 type circleWorld struct {
+	takes     time.Duration // a dial
 	c         *Circle
 	now       time.Time
 	strangers []Member
@@ -38,7 +39,7 @@ func (w *circleWorld) run(t *testing.T, d time.Duration) {
 	began := w.now
 	for end := w.now.Add(d); w.now.Before(end); {
 		for _, m := range w.ends[w.now] {
-			w.c.Done(m.Peer)
+			w.c.Done(m.Peer, w.now)
 			if w.reach != nil && !w.reach(m) {
 				continue
 			}
@@ -54,7 +55,7 @@ func (w *circleWorld) run(t *testing.T, d time.Duration) {
 		alive := 0
 		for _, m := range dial {
 			w.dialled[m.Peer] = append(w.dialled[m.Peer], w.now.Sub(began))
-			at := w.now.Add(100 * time.Millisecond)
+			at := w.now.Add(w.takes)
 			w.ends[at] = append(w.ends[at], m)
 			if m.State != Dead && m.PKIID != (msp.PKIID{}) {
 				alive++
@@ -75,7 +76,7 @@ func (w *circleWorld) run(t *testing.T, d time.Duration) {
 }
 
 func newCircleWorld(self peer.ID, strangers []Member) *circleWorld {
-	return &circleWorld{c: NewCircle(self, 7, again), now: bubbleEpoch, strangers: strangers, dialled: map[peer.ID][]time.Duration{}, ends: map[time.Time][]Member{}}
+	return &circleWorld{takes: 100 * time.Millisecond, c: NewCircle(self, 7, again), now: bubbleEpoch, strangers: strangers, dialled: map[peer.ID][]time.Duration{}, ends: map[time.Time][]Member{}}
 }
 
 // TestCircleIsLeisurely: the first few connections are made at once, the rest
@@ -90,6 +91,18 @@ func TestCircleIsLeisurely(t *testing.T) {
 	for p, at := range w.dialled {
 		require.Len(t, at, 1, p)
 	}
+}
+
+// TestCircleSparesTheBusy: where handshakes take long, there are fewer.
+func TestCircleSparesTheBusy(t *testing.T) {
+	w := newCircleWorld("peer", crowd(100))
+	w.takes = time.Second
+	w.run(t, 20*time.Second)
+	require.GreaterOrEqual(t, w.connected, fewPeers)
+	require.LessOrEqual(t, w.connected, fewPeers+8)
+	w.takes = 10 * time.Millisecond // it was a moment
+	w.run(t, 30*time.Second)
+	require.Equal(t, mostPeers, w.connected)
 }
 
 // TestCircleWaitsForTheLower: who has the higher peer ID dials only when it has
@@ -141,8 +154,8 @@ func TestCircleForgets(t *testing.T) {
 	require.Empty(t, again)
 	require.Len(t, c.known, aliveDials, "those under way")
 	for _, m := range dial {
-		c.Done(m.Peer)
-		c.Done(m.Peer)
+		c.Done(m.Peer, bubbleEpoch)
+		c.Done(m.Peer, bubbleEpoch)
 	}
 	_, wait := c.Due(nil, 0, bubbleEpoch.Add(2*time.Second))
 	require.Zero(t, wait)

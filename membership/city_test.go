@@ -253,7 +253,7 @@ func (s *city) meet(p *citizen, now time.Time) {
 		p.looks = now.Add(time.Second)
 	}
 	for _, m := range due {
-		s.dial(p, s.byHost[m.Peer], func(bool) { p.circle.Done(m.Peer) })
+		s.dial(p, s.byHost[m.Peer], func(bool) { p.circle.Done(m.Peer, time.Now()) })
 	}
 }
 

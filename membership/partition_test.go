@@ -88,7 +88,7 @@ func (s *simulator) dial(p *simPeer) {
 }
 
 func (s *simulator) dialled(p *simPeer, j int, well bool) {
-	p.circle.Done(simHost(j))
+	p.circle.Done(simHost(j), s.now)
 	p.look = min(p.look, s.clock+len(s.peers))
 	for _, k := range p.here {
 		well = well && k != j

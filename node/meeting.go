@@ -240,7 +240,7 @@ func (m *meeting) look(ctx context.Context, g *sync.WaitGroup) time.Duration {
 		g.Go(func() {
 			m.dial(ctx, v)
 			m.mu.Lock()
-			m.circle.Done(v.Peer)
+			m.circle.Done(v.Peer, time.Now())
 			m.mu.Unlock()
 			m.stir()
 		})
