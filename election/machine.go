@@ -65,6 +65,7 @@ const (
 	depositions = 10
 	resignTime  = time.Minute      // who was asked to yield isn't candidate
 	heedTime    = 2 * time.Second  // who asks is told what comes new
+	heralds     = 3                // that are asked for the beats of a leader that isn't connected
 	lastAsk     = 30 * time.Second // between two questions of who never leads
 	maxJump     = 1 << 20          // of terms; one a minute for two years
 	maxFirst    = 1 << 40          // a term, to a peer that knows none

@@ -33,7 +33,7 @@ func (m *machine) follow(now time.Time) {
 	case silent >= 2*m.beat():
 		m.ask(m.beat()/2, now)
 	case now.Sub(m.direct) >= 2*m.beat():
-		m.ask(heedTime/2, now)
+		m.askSome(heedTime*3/4, now)
 	}
 	if m.unfit(now) {
 		m.ask(m.beat(), now)
@@ -280,6 +280,20 @@ func (m *machine) ask(every time.Duration, now time.Time) {
 	}
 	m.askAt = now.Add(every)
 	m.tellAll(true)
+}
+
+// askSome asks a few: of a leader that isn't connected, one way to hear will do.
+func (m *machine) askSome(every time.Duration, now time.Time) {
+	if now.Before(m.askAt) {
+		return
+	}
+	m.askAt = now.Add(every)
+	here := slices.DeleteFunc(m.sorted(), func(id msp.PKIID) bool { return !m.fellows[id].here })
+	for range min(heralds, len(here)) {
+		i := int(m.random(time.Duration(len(here))))
+		m.tell(here[i], true)
+		here = slices.Delete(here, i, i+1)
+	}
 }
 
 // number is the next of our claims' sequence.

@@ -102,7 +102,7 @@ func MeetAndIdle(ctx context.Context, n int, short bool, phase func(string) erro
 		}
 		p.Node.Host().Network().Notify(count)
 		g.Go(func() {
-			look := time.NewTicker(20 * time.Millisecond)
+			look := time.NewTicker(20 * time.Millisecond * time.Duration(1+n/25)) // it costs the more, the more there are
 			defer look.Stop()
 			for p.living() < n && waiting.Err() == nil {
 				<-look.C
