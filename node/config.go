@@ -173,6 +173,8 @@ type OrdererClient struct {
 type Override struct {
 	Address string
 	Roots   *x509.CertPool // nil: those of the channel configuration
+	// Newest, if not nil, is asked for Roots at each connection.
+	Newest func() *x509.CertPool
 }
 
 // bindingLife is how long a stolen host key works, usually and at most;

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -28,6 +29,7 @@ import (
 	ma "github.com/multiformats/go-multiaddr"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"grapevine/msp"
 	"grapevine/wire"
 )
 
@@ -89,6 +91,13 @@ type stack struct {
 	told    func(peer.ID) []ma.Multiaddr // where a host says that it can be reached; may be nil
 	renewal sync.Mutex                   // serialises Renew
 	binding sync.Mutex                   // serialises renew
+	home    atomic.Pointer[msp.MSP]      // the own organisation as its folder defines it; swapped whole by define
+}
+
+// define puts a definition of the own organisation in force.
+func (s *stack) define(m *msp.MSP) {
+	s.home.Store(m)
+	s.guard.setJudge("", membersOf(m))
 }
 
 func newStack(log *slog.Logger) stack { return stack{log: log, renewed: make(chan struct{}, 1)} }

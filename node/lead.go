@@ -127,6 +127,9 @@ func (n *Node) endpointsOf(conf *channel.Config) []orderer.Endpoint {
 		e := orderer.Endpoint{Address: o.Endpoint, Roots: o.TLSRoots}
 		if v, ok := n.cfg.Orderers.Overrides[o.Endpoint]; ok {
 			e.Override = v.Address
+			if v.Newest != nil {
+				v.Roots = v.Newest()
+			}
 			if v.Roots != nil {
 				e.Roots = v.Roots
 			}

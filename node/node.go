@@ -134,7 +134,7 @@ func (n *Node) open() error {
 		return err
 	}
 	if n.cfg.MSP != nil {
-		n.guard.setJudge("", membersOf(n.cfg.MSP))
+		n.define(n.cfg.MSP)
 	}
 	external, err := wire.ParseEndpoint(n.cfg.ExternalEndpoint)
 	if err != nil {

@@ -184,7 +184,7 @@ func (o *Orderer) openHost() error {
 	o.own = &credentials{host: key, signer: o.signer, networkID: o.cfg.NetworkID, life: bindingLife}
 	o.guard = newGuard(o.cfg.NetworkID, o.metrics.handshakeRefused)
 	o.guard.supplant = o.supplant
-	o.guard.setJudge("", membersOf(o.cfg.MSP))
+	o.define(o.cfg.MSP)
 	o.host, o.quic, err = newHost(hostSpec{own: o.own, guard: o.guard, listen: o.cfg.Listen, maxPeers: maxOrderers, metrics: o.cfg.HostMetrics, extra: o.cfg.Libp2p})
 	if err != nil {
 		return err

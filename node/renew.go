@@ -138,7 +138,7 @@ func (s *stack) change(own *msp.Renewable, to msp.Signer, chain [][]byte, m *msp
 		return errors.Join(fmt.Errorf("binding the host to the renewed identity: %w", err), own.Renew(was, shown))
 	}
 	if m != nil {
-		s.guard.setJudge("", membersOf(m))
+		s.define(m)
 		s.rejudge()
 	}
 	select {

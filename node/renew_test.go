@@ -7,10 +7,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+	"github.com/hyperledger/fabric-protos-go-apiv2/peer"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/proto"
 
+	"grapevine/block/tx"
 	"grapevine/membership"
 	"grapevine/msp"
 	"grapevine/msp/ca"
@@ -116,4 +120,55 @@ func TestOrdererIsRenewedLive(t *testing.T) {
 	b.start(0)
 	b.submit(ctx)
 	b.same(ctx)
+}
+
+// Who asks a peer as a member of its organisation is judged by the CAs that its
+// folder holds now.
+func TestRenewedCAsCountForClients(t *testing.T) {
+	w := newWorld(t)
+	first := w.genesis("mychannel", 0)
+	cfg, _ := w.config(0, "peer0.org1")
+	n := start(t, cfg, first)
+	conf := w.orgs[0].MSPConfig()
+	next, err := ca.New("org1", "ca2.org1", ca.P256, time.Now())
+	require.NoError(t, err)
+	o := conf.FabricNodeOus
+	o.ClientOuIdentifier.Certificate, o.PeerOuIdentifier.Certificate, o.AdminOuIdentifier.Certificate, o.OrdererOuIdentifier.Certificate = nil, nil, nil, nil
+	conf.RootCerts = append(conf.RootCerts, next.PEM())
+	both, err := msp.New(conf, msp.Features{NodeOUs: true})
+	require.NoError(t, err)
+	key, err := ca.GenerateKey(ca.P256)
+	require.NoError(t, err)
+	der, err := next.Issue(ca.Request{CN: "Admin@org1", OU: []string{"admin"}, Key: key.Public()})
+	require.NoError(t, err)
+	id, err := msp.FromDER(w.orgs[0].MSPID, der)
+	require.NoError(t, err)
+	admin, err := msp.NewSigner(id, key)
+	require.NoError(t, err)
+
+	asks := func() int32 {
+		marshal := func(m proto.Message) []byte {
+			raw, err := proto.Marshal(m)
+			require.NoError(t, err)
+			return raw
+		}
+		nonce := []byte("a nonce of twenty-four b")
+		raw := marshal(&peer.Proposal{
+			Header: marshal(&common.Header{
+				ChannelHeader:   marshal(&common.ChannelHeader{Type: int32(common.HeaderType_ENDORSER_TRANSACTION), TxId: tx.ID(nonce, id.Serialized())}),
+				SignatureHeader: marshal(&common.SignatureHeader{Creator: id.Serialized(), Nonce: nonce}),
+			}),
+			Payload: marshal(&peer.ChaincodeProposalPayload{Input: marshal(&peer.ChaincodeInvocationSpec{ChaincodeSpec: &peer.ChaincodeSpec{
+				ChaincodeId: &peer.ChaincodeID{Name: "cscc"}, Input: &peer.ChaincodeInput{Args: [][]byte{[]byte("GetChannels")}},
+			}})}),
+		})
+		sig, err := admin.Sign(raw)
+		require.NoError(t, err)
+		a, err := n.newSystem(false).ProcessProposal(t.Context(), &peer.SignedProposal{ProposalBytes: raw, Signature: sig})
+		require.NoError(t, err)
+		return a.Response.Status
+	}
+	require.EqualValues(t, 500, asks())
+	require.NoError(t, n.Renew(n.signer, nil, both))
+	require.EqualValues(t, 200, asks())
 }

@@ -19,7 +19,7 @@ import (
 // channels.
 func (n *Node) newSystem(mutual bool) *system.Server {
 	return system.NewServer(system.Config{
-		Signer: n.signer, MSP: n.cfg.MSP, MutualTLS: mutual, Now: n.guard.now,
+		Signer: n.signer, MSP: n.home.Load, MutualTLS: mutual, Now: n.guard.now,
 		Channels: func() (names []string) {
 			for _, c := range n.Channels() {
 				names = append(names, c.name)

@@ -68,9 +68,9 @@ type Peer struct {
 
 // Config says what is served. It is not changed afterwards.
 type Config struct {
-	Signer    msp.Signer // signs answers
-	MSP       *msp.MSP   // of the own organisation; nil: nothing is told but of channels
-	MutualTLS bool       // discovery's requests must carry the hash of the client's TLS certificate
+	Signer    msp.Signer      // signs answers
+	MSP       func() *msp.MSP // of the own organisation, as it is now; nil: nothing is told but of channels
+	MutualTLS bool            // discovery's requests must carry the hash of the client's TLS certificate
 	Channels  func() []string
 	Channel   func(name string) (Channel, bool)
 	// Join joins the channel of a genesis or configuration block.
@@ -140,20 +140,21 @@ func (s *Server) local(creator, payload, signature []byte, role mspproto.MSPRole
 	if err != nil {
 		return fmt.Errorf("%w: %w", Forbidden, err)
 	}
-	if s.c.MSP == nil || id.MSPID() != s.c.MSP.ID() {
+	m := s.c.MSP()
+	if m == nil || id.MSPID() != m.ID() {
 		return fmt.Errorf("%s isn't this peer's organisation: %w", id.MSPID(), Forbidden)
 	}
-	if err := s.c.MSP.Verify(id, payload, signature); err != nil {
+	if err := m.Verify(id, payload, signature); err != nil {
 		return fmt.Errorf("%w: %w", BadSignature, err)
 	}
-	if err := s.c.MSP.ValidateLive(id, nil, s.c.Now()); err != nil {
+	if err := m.ValidateLive(id, nil, s.c.Now()); err != nil {
 		return fmt.Errorf("%w: %w", Forbidden, err)
 	}
-	principal, err := proto.Marshal(&mspproto.MSPRole{MspIdentifier: s.c.MSP.ID(), Role: role})
+	principal, err := proto.Marshal(&mspproto.MSPRole{MspIdentifier: m.ID(), Role: role})
 	if err != nil {
 		return err
 	}
-	if err := s.c.MSP.Satisfies(id, &mspproto.MSPPrincipal{PrincipalClassification: mspproto.MSPPrincipal_ROLE, Principal: principal}); err != nil {
+	if err := m.Satisfies(id, &mspproto.MSPPrincipal{PrincipalClassification: mspproto.MSPPrincipal_ROLE, Principal: principal}); err != nil {
 		return fmt.Errorf("an organisation's %s is needed: %w: %w", role, Forbidden, err)
 	}
 	return nil

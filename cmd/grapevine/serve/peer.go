@@ -116,7 +116,7 @@ func runPeer(ctx context.Context, c *conf.Peer, b admin.Build, log *Log, relay b
 	}
 	id, watched := who.now.Load(), &watching{log: log}
 	watched.files = append(watched.files, who.files)
-	overrides, err := overridesOf(c.Deliver.Overrides)
+	overrides, err := watched.overrides(c.Deliver.Overrides)
 	if err != nil {
 		return err
 	}
@@ -263,22 +263,6 @@ func registry() *prometheus.Registry {
 	return reg
 }
 
-func overridesOf(list []conf.Override) (map[string]node.Override, error) {
-	out := map[string]node.Override{}
-	for _, o := range list {
-		v := node.Override{Address: o.To}
-		if o.CACertsFile != "" {
-			pool, err := loadPool([]string{o.CACertsFile})
-			if err != nil {
-				return nil, err
-			}
-			v.Roots = pool
-		}
-		out[o.From] = v
-	}
-	return out, nil
-}
-
 // watching collects the files that a node is made of and follows.
 type watching struct {
 	files []*files
@@ -303,6 +287,22 @@ func (w *watching) pool(paths []string) (func() *x509.CertPool, error) {
 	}
 	w.files = append(w.files, p.files)
 	return p.now.Load, nil
+}
+
+// overrides are the orderers' other addresses, with the roots in their files.
+func (w *watching) overrides(list []conf.Override) (map[string]node.Override, error) {
+	out := map[string]node.Override{}
+	for _, o := range list {
+		v := node.Override{Address: o.To}
+		if o.CACertsFile != "" {
+			var err error
+			if v.Newest, err = w.pool([]string{o.CACertsFile}); err != nil {
+				return nil, err
+			}
+		}
+		out[o.From] = v
+	}
+	return out, nil
 }
 
 // clientCertificate is what the peer offers to an orderer's TLS, if it has one.

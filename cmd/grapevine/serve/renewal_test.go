@@ -131,3 +131,37 @@ func TestMSPFolderIsWatched(t *testing.T) {
 	put("cacerts/renewed.pem", other.CA.PEM())
 	require.Equal(t, s.Identity().PKIID(), (<-told).Identity().PKIID(), "the same identity, more CAs")
 }
+
+// The roots of an orderer's other address are those that its file holds now.
+func TestOverridesAreWatched(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	root := func() []byte {
+		c, err := ca.New("orderer", "tlsca", ca.P256, time.Now())
+		require.NoError(t, err)
+		return c.PEM()
+	}
+	first, second := root(), root()
+	require.NoError(t, os.WriteFile(file, first, 0o600))
+	log, err := NewLog(io.Discard, conf.Logging{Spec: "info"}, "")
+	require.NoError(t, err)
+	w := &watching{log: log}
+	all, err := w.overrides([]conf.Override{{From: "a:1", To: "b:2", CACertsFile: file}, {From: "c:1", To: "d:2"}})
+	require.NoError(t, err)
+	require.Nil(t, all["c:1"].Newest)
+	holds := func(pem []byte) bool {
+		want := x509.NewCertPool()
+		want.AppendCertsFromPEM(pem)
+		return all["a:1"].Newest().Equal(want)
+	}
+	require.True(t, holds(first))
+	require.Len(t, w.files, 1)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- w.files[0].watch(ctx) }()
+	require.NoError(t, os.WriteFile(file, second, 0o600))
+	require.Eventually(t, func() bool { return holds(second) }, time.Minute, 10*time.Millisecond)
+	cancel()
+	require.ErrorIs(t, <-ended, context.Canceled)
+	_, err = w.overrides([]conf.Override{{From: "a:1", To: "b:2", CACertsFile: file + "x"}})
+	require.Error(t, err)
+}
