@@ -35,7 +35,8 @@ func (t *town) resume(i int) {
 	waits := p.waits
 	p.waits = nil
 	if t.rng.IntN(2) == 0 { // whichever the scheduler takes first
-		t.act(p, p.m.step(event{kind: tick, facts: t.facts(p)}, t.now))
+		p.due = t.now
+		t.deliver(p, townEvent{at: t.now, what: "tick"})
 	}
 	for _, e := range waits {
 		e.at = t.now

@@ -286,23 +286,35 @@ func (m *machine) tick(f facts, now time.Time) {
 	m.look(now)
 }
 
-// pause is how long a tick is not due, unless something is heard before: who
-// follows a leader in peace waits until its next beat is late, and who never
-// leads and knows no leader for the next question.
-func (m *machine) pause(now time.Time) time.Duration {
-	if m.role != following || m.relief || now.Before(m.retellTo) {
-		return clock
-	}
-	due := m.direct.Add(m.beat() + m.beat()/2)
-	if m.leads() == nil {
-		if m.candidate || m.top != nil {
-			return clock
+// due is when the next tick is, after the one at struck, if nothing is heard
+// before: who follows a leader in peace waits until its next beat is late, and
+// who never leads and knows no leader for the next question. Ask again after
+// each step.
+func (m *machine) due(struck time.Time) time.Time {
+	busy, calm := struck.Add(clock), struck.Add(calmClock)
+	var at time.Time
+	switch {
+	case m.role == leader:
+		return calm
+	case m.role != following || m.relief || struck.Before(m.retellTo):
+		return busy
+	case m.leads() != nil:
+		if m.urgent(struck) {
+			return busy
 		}
-		due = m.askAt
-	} else if m.urgent(now) {
-		return clock
+		at = m.direct.Add(m.beat() + m.beat()/2)
+	case m.candidate || m.top != nil:
+		if struck.Sub(m.vacant) > 2*m.alive {
+			return calm // nobody can lead, for now
+		}
+		return busy
+	default:
+		at = m.askAt
 	}
-	return max(clock, min(due.Sub(now), m.alive/2-clock)) // longer would be a standstill
+	if last := struck.Add(m.alive/2 - calmClock); at.After(last) {
+		at = last // longer would be a standstill
+	}
+	return later(at, calm)
 }
 
 // start waits until two samples of the neighbours are equal and all of them have

@@ -42,18 +42,18 @@ func (r *run) run(ctx context.Context) {
 		r.pull.begin(ctx)
 		r.note(Change{At: r.began, Leader: r.id, Self: true, Why: "static"})
 	}
-	t := time.NewTimer(clock)
-	defer t.Stop()
+	clock := time.NewTimer(0)
+	defer clock.Stop()
 	strike := func() {
 		now := time.Now()
 		r.struck = now
 		r.step(ctx, event{kind: tick, facts: r.facts(now)}, "")
 		r.publish(now)
-		t.Reset(r.machine.pause(now))
 	}
 	strike()
 	r.meet(ctx)
 	for {
+		clock.Reset(time.Until(r.machine.due(r.struck)))
 		select {
 		case <-ctx.Done():
 			r.step(ctx, event{kind: halt}, "")
@@ -67,7 +67,7 @@ func (r *run) run(ctx context.Context) {
 			return
 		case h := <-r.heard:
 			r.step(ctx, event{kind: said, id: h.from, ballot: h.ballot}, h.peer)
-			if time.Since(r.struck) >= clock {
+			if time.Since(r.struck) >= calmClock {
 				strike() // a leader's beats make the clock strike, of who is awake anyway
 			}
 		case a := <-r.probes:
@@ -86,7 +86,7 @@ func (r *run) run(ctx context.Context) {
 			done <- nil
 		case <-r.kick:
 			r.meet(ctx)
-		case <-t.C:
+		case <-clock.C:
 			strike()
 		}
 	}

@@ -14,7 +14,7 @@ import (
 var townEpoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 const (
-	townTick = 100 * time.Millisecond
+	townTick = clock
 	townStep = 50 * time.Millisecond // of blocks, and of the oracle
 )
 
@@ -48,6 +48,8 @@ type townPeer struct {
 	m      *machine
 	birth  int // restarts
 	up     bool
+	struck time.Time // its clock
+	due    time.Time // its next tick
 	paused bool
 	waits  []townEvent // while it is paused
 
@@ -201,13 +203,30 @@ func (t *town) run(d time.Duration) {
 
 func (t *town) deliver(p *townPeer, e townEvent) {
 	if e.what == "tick" {
-		t.push(townEvent{at: t.now.Add(townTick), to: p.i, born: p.birth, what: "tick"})
+		if !e.at.Equal(p.due) {
+			return // another is due
+		}
 		if p.paused {
+			t.tick(p, t.now.Add(townTick))
 			return
 		}
 		e.e = event{kind: tick, facts: t.facts(p)}
+		p.struck = t.now
 	}
 	t.act(p, p.m.step(e.e, t.now))
+	if e.e.kind == said && t.now.Sub(p.struck) >= calmClock {
+		t.tick(p, t.now)
+		return
+	}
+	t.tick(p, later(t.now, p.m.due(p.struck)))
+}
+
+// tick lets a peer's clock strike at a time, and not when it would have.
+func (t *town) tick(p *townPeer, at time.Time) {
+	if !at.Equal(p.due) {
+		p.due = at
+		t.push(townEvent{at: at, to: p.i, born: p.birth, what: "tick"})
+	}
 }
 
 // boot starts a peer, or starts it anew on the same ledger.
@@ -222,7 +241,8 @@ func (t *town) boot(i int) {
 	p.up, p.paused, p.pulling, p.pulls, p.waits = true, false, false, "", nil
 	p.leaderIs = msp.PKIID{}
 	p.m = newMachine(townSettings(i, t.rng.Uint64()), t.now)
-	t.push(townEvent{at: t.now.Add(t.between(0, townTick)), to: i, born: p.birth, what: "tick"})
+	p.struck, p.due = t.now, time.Time{}
+	t.tick(p, t.now.Add(t.between(0, townTick)))
 	t.after(t.between(50*time.Millisecond, 400*time.Millisecond), func() { t.connect(i) })
 	t.log("%v boot %d", t.now.Sub(townEpoch), i)
 }
