@@ -26,8 +26,6 @@ import (
 )
 
 const (
-	clock     = 100 * time.Millisecond // between ticks
-	calmClock = 250 * time.Millisecond // in peace, at the least
 	inbox     = 256                    // ballots that wait; more are dropped, for they come again
 	probeTime = 2 * time.Second        // for an orderer's answer
 	farewell  = 300 * time.Millisecond // for the last ballots

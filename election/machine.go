@@ -286,37 +286,6 @@ func (m *machine) tick(f facts, now time.Time) {
 	m.look(now)
 }
 
-// due is when the next tick is, after the one at struck, if nothing is heard
-// before: who follows a leader in peace waits until its next beat is late, and
-// who never leads and knows no leader for the next question. Ask again after
-// each step.
-func (m *machine) due(struck time.Time) time.Time {
-	busy, calm := struck.Add(clock), struck.Add(calmClock)
-	var at time.Time
-	switch {
-	case m.role == leader:
-		return calm
-	case m.role != following || m.relief || struck.Before(m.retellTo):
-		return busy
-	case m.leads() != nil:
-		if m.urgent(struck) {
-			return busy
-		}
-		at = m.direct.Add(m.beat() + m.beat()/2)
-	case m.candidate || m.top != nil:
-		if struck.Sub(m.vacant) > 2*m.alive {
-			return calm // nobody can lead, for now
-		}
-		return busy
-	default:
-		at = m.askAt
-	}
-	if last := struck.Add(m.alive/2 - calmClock); at.After(last) {
-		at = last // longer would be a standstill
-	}
-	return later(at, calm)
-}
-
 // start waits until two samples of the neighbours are equal and all of them have
 // spoken, or grace is over. Nobody there counts as a sample only if nobody is
 // expected.

@@ -1,0 +1,39 @@
+package election
+
+import "time"
+
+const (
+	clock     = 100 * time.Millisecond // between ticks
+	calmClock = 250 * time.Millisecond // in peace, at the least
+)
+
+// due is when the next tick is, after the one at struck, if nothing is heard
+// before: who follows a leader in peace waits until its next beat is late, and
+// who never leads and knows no leader for the next question. Ask again after
+// each step.
+func (m *machine) due(struck time.Time) time.Time {
+	busy, calm := struck.Add(clock), struck.Add(calmClock)
+	var at time.Time
+	switch {
+	case m.role == leader:
+		return calm
+	case m.role != following || m.relief || struck.Before(m.retellTo):
+		return busy
+	case m.leads() != nil:
+		if m.urgent(struck) {
+			return busy
+		}
+		at = m.direct.Add(m.beat() + m.beat()/2)
+	case m.candidate || m.top != nil:
+		if struck.Sub(m.vacant) > 2*m.alive {
+			return calm // nobody can lead, for now
+		}
+		return busy
+	default:
+		at = m.askAt
+	}
+	if last := struck.Add(m.alive/2 - calmClock); at.After(last) {
+		at = last // longer would be a standstill
+	}
+	return later(at, calm)
+}
