@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -209,6 +210,39 @@ func TestRelayServes(t *testing.T) {
 			far.Start = &ab.SeekPosition{Type: &ab.SeekPosition_Specified{Specified: &ab.SeekSpecified{Number: 99}}}
 			far.Stop = far.Start
 			w.answers(ctx, 0, common.Status_NOT_FOUND, far)
+		})
+	}
+}
+
+// In a quiet channel whose newest block is a configuration block, orderers show
+// nothing newer than the configuration: they are alive all the same.
+func TestRelayAtAConfigurationBlock(t *testing.T) {
+	for _, network := range []string{"raft", "bft"} {
+		t.Run(network, func(t *testing.T) {
+			const tip = 3
+			var questions atomic.Int64 // put to the first orderer
+			w := newRelayWorld(t, network, func(all []*standin) {
+				for _, s := range all {
+					s.set(func(s *standin) { s.height = tip + 1 })
+				}
+				all[0].received = func(_ *common.Envelope, seek *ab.SeekInfo) {
+					if seek.ContentType == headers {
+						questions.Add(1)
+					}
+				}
+			})
+			require.True(t, block.IsConfig(w.r.chain[tip]))
+			ctx := longPatience(t)
+			require.NoError(t, w.channel.Ledger().Wait(ctx, tip+1))
+			before := questions.Load() // what was shown on the way there counts for four of them
+			require.NoError(t, soon(ctx, "questions", func() bool { return questions.Load() > before+8 }))
+			for i := range w.fronts {
+				w.answers(ctx, i, common.Status_SUCCESS, newestHeader(whole, strict))
+			}
+			for _, s := range w.orderers {
+				s.set(func(s *standin) { s.height = w.r.tip.Height })
+			}
+			require.NoError(t, w.channel.Ledger().Wait(ctx, w.r.tip.Height))
 		})
 	}
 }

@@ -103,15 +103,22 @@ func (c *Channel) clientConfig() orderer.ClientConfig {
 // stall is how long an orderer may keep back a block that another one attests.
 func (c *Channel) stall() time.Duration { return cmp.Or(c.node.cfg.Orderers.Stall, 3*time.Second) }
 
-// attest judges a header by which one orderer accuses another of withholding.
-// One of a later configuration counts: else an orderer that withholds a
-// configuration block, and all behind it, could never be accused.
+// attest judges a header that an orderer shows as its newest. One of a later
+// configuration counts: else an orderer that withholds a configuration block, and
+// all behind it, could never be accused. So does one that this peer holds itself
+// and that isn't newer than the configuration: in a quiet channel whose tip is a
+// configuration block, orderers have nothing else to show.
 func (c *Channel) attest(b *common.Block) error {
 	err := block.Attest(c.conf.Load().Rules(), b)
-	if errors.Is(err, block.UnknownConfig) {
+	switch {
+	case errors.Is(err, block.UnknownConfig):
 		return nil
-	}
-	if err == nil {
+	case errors.Is(err, block.Stale):
+		if own, e := c.ledger.HashAt(b.Header.Number); e == nil && own == block.HeaderHash(b.Header) {
+			return nil
+		}
+		c.forks.shown(b)
+	case err == nil:
 		c.forks.shown(b)
 	}
 	return err
