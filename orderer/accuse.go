@@ -14,9 +14,16 @@ import (
 // barTime is how long the word of an orderer doesn't count that has accused another and couldn't prove it.
 const barTime = time.Minute
 
+// quietTime is for how long after the last block an orderer is asked whether it lives, in times the stall time. A channel
+// on which nothing is ordered costs no more than the questions to others.
+const quietTime = 10
+
 // watch hears of other orderers' newest blocks, again and again, and returns when this one stalls or the endpoints have
 // changed. Who isn't heard of is asked, one after the other. With only one orderer, it asks that one over another
 // connection: the stream may be dead in itself.
+//
+// It returns too when the orderer answers nothing any more: while a suspended process keeps its connections, no block can
+// accuse it before the others have elected a leader and ordered one.
 //
 // An accusation must be proven: the accuser shows the header of the very block that is missing, which follows the block
 // that came last. So neither a made-up number nor the header of a sister channel drives anybody from an honest orderer.
@@ -33,6 +40,8 @@ func (f *follower) watch(ctx context.Context, current Endpoint, known []Endpoint
 	}()
 	var w watch
 	asked := asking{last: current.Address}
+	var flow uint64
+	lively := time.Now()
 	for {
 		f.busy() // begins a new interval
 		select {
@@ -42,6 +51,13 @@ func (f *follower) watch(ctx context.Context, current Endpoint, known []Endpoint
 		}
 		if !same(c.c.Endpoints(), known) {
 			return errReconfigured
+		}
+		if now := f.position(); now != flow {
+			flow, lively = now, time.Now()
+		} else if len(known) > 1 && time.Since(lively) < quietTime*c.c.Stall {
+			if err := c.deaf(ctx, current, conns, every); err != nil {
+				return err
+			}
 		}
 		e, newest, err := f.look(ctx, current, known, conns, &asked, every)
 		if ctx.Err() == nil && c.c.OnWatch != nil {
@@ -72,6 +88,19 @@ func (f *follower) watch(ctx context.Context, current Endpoint, known []Endpoint
 		c.mu.Unlock()
 		return fmt.Errorf("%s has block %d, no block %d from here: %w", e.Address, newest, next, Stalled)
 	}
+}
+
+// deaf returns an error when an orderer doesn't even answer what its newest header is, which one that only orders slowly,
+// or can't order, has at hand. It is passed over for a while then.
+func (c *Client) deaf(ctx context.Context, e Endpoint, conns map[string]*grpc.ClientConn, limit time.Duration) error {
+	_, err := c.header(ctx, e, Newest, conns, limit)
+	if err == nil || ctx.Err() != nil || errors.Is(err, Answered) {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mute, c.muted = e.Address, time.Now()
+	return fmt.Errorf("%s answers nothing any more: %w: %w", e.Address, Stalled, err)
 }
 
 // asking is whose turn it is.

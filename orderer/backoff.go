@@ -10,7 +10,7 @@ import (
 // flow again within 5 s of an orderer's return (PROMISES L5), and never given up.
 const (
 	minBackoff  = 100 * time.Millisecond
-	maxBackoff  = 4 * time.Second
+	maxBackoff  = 2 * time.Second
 	longBackoff = 10 * time.Second // no configuration makes a pause longer
 	growth      = 1.2
 	jitter      = 0.2 // each way, so that peers that lost one orderer don't return in step

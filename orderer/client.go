@@ -34,7 +34,7 @@ type ClientConfig struct {
 	Dial        func(ctx context.Context, addr string) (net.Conn, error)
 	DialTimeout time.Duration // 0: 3 s
 	MinBackoff  time.Duration // first pause after a failure; 0: 100 ms
-	MaxBackoff  time.Duration // longest pause; 0: 4 s; at most 10 s
+	MaxBackoff  time.Duration // longest pause; 0: 2 s; at most 10 s
 	Stall       time.Duration // after which an orderer that holds blocks back is left; 0: 3 s
 
 	// Attest judges a header with its signatures, data nil, before its number may accuse an orderer. Nil believes it.

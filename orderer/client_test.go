@@ -273,7 +273,7 @@ func TestClientHearsOfOthers(t *testing.T) {
 	}
 	expect(t, orderer.NewClient(conf).Blocks(ctxFor(t, waitLimit), 0), 0, 8)
 	require.EqualValues(t, 1, proven.Load())
-	require.Equal(t, 1, a.probes+b.probes, "the proof alone")
+	require.LessOrEqual(t, a.probes+b.probes, 2, "the proof, and whether the one that stands still answers")
 }
 
 func TestClientReconnectsWhenEndpointsChange(t *testing.T) {

@@ -113,6 +113,13 @@ func (c *Client) connected(addr string) {
 	}
 }
 
+// position is the number of the block to come.
+func (f *follower) position() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.flow
+}
+
 // flowing tells the watch how far the stream has come.
 func (f *follower) flowing(tip [32]byte) {
 	f.mu.Lock()

@@ -199,12 +199,8 @@ func (s *submission) watch(ctx context.Context, e Endpoint) error {
 			before = answered
 			continue
 		}
-		_, err := c.header(ctx, e, Newest, conns, c.c.Stall/2)
-		if err != nil && ctx.Err() == nil && !errors.Is(err, Answered) {
-			c.mu.Lock()
-			c.mute, c.muted = e.Address, time.Now()
-			c.mu.Unlock()
-			return fmt.Errorf("%s answers nothing any more: %w: %w", e.Address, Stalled, err)
+		if err := c.deaf(ctx, e, conns, c.c.Stall/2); err != nil {
+			return err
 		}
 	}
 }

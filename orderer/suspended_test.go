@@ -102,3 +102,44 @@ func TestBroadcastLeavesASuspendedOrderer(t *testing.T) {
 	}
 	require.Equal(t, 2, i)
 }
+
+// A suspended orderer is left by who follows it although no other one has
+// anything newer yet: what is ordered next comes at once.
+func TestBlocksLeaveASuspendedOrderer(t *testing.T) {
+	w := newWorld(t, batchOf(1), 20*time.Millisecond)
+	n := w.start(t.TempDir()).ready()
+	defer n.stop()
+	a, freezeA := frozen(t, n.addr)
+	b, freezeB := frozen(t, n.addr)
+	freeze := map[string]func(){a: freezeA, b: freezeB}
+	followed := make(chan string, 100)
+	c := w.clientOf(func(c *orderer.ClientConfig) {
+		c.Stall = 400 * time.Millisecond
+		c.OnConnect = func(addr string) { followed <- addr }
+		c.Endpoints = func() []orderer.Endpoint {
+			return []orderer.Endpoint{{Address: a, Roots: n.roots}, {Address: b, Roots: n.roots}}
+		}
+	}, n)
+	ctx := ctxFor(t, time.Minute)
+	var left sync.WaitGroup
+	defer left.Wait()
+	for got, err := range c.Blocks(ctx, 0) {
+		require.NoError(t, err)
+		if got.Header.Number == 1 {
+			break
+		}
+		left.Go(func() {
+			first := <-followed
+			freeze[first]()
+			for addr := range followed {
+				if addr == first {
+					continue
+				}
+				if err := n.chain.Order(ctx, w.tx(0, 10)); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+		})
+	}
+}

@@ -68,7 +68,7 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, []string{"/ip4/0.0.0.0/tcp/7051", "/ip4/0.0.0.0/udp/7051/quic-v1"}, p.Listen)
 	require.Equal(t, "prometheus", p.Operations.Metrics)
 	require.Equal(t, 2*time.Second, p.Gossip.LeaderAlive)
-	require.Equal(t, 10*time.Second, p.Deliver.BackoffMax)
+	require.Equal(t, 2*time.Second, p.Deliver.BackoffMax)
 	require.True(t, p.Deliver.BlockGossip && p.Gossip.Repair && p.Gossip.Push && p.Deliver.Cluster)
 	require.Zero(t, p.Gossip.MeshDegree)
 	require.Equal(t, "/var/hyperledger/production", p.Dir)

@@ -49,7 +49,7 @@ var gossipKeys = []Key{
 
 	{Path: "peer.deliveryclient.blockGossipEnabled", Kind: Bool, Treatment: Honoured, Default: "true", Fabric: "false", Meaning: "A leader passes the blocks it pulls on to other peers, on BFT channels too."},
 	{Path: "peer.deliveryclient.reconnectTotalTimeThreshold", Kind: Duration, Treatment: Honoured, Default: "3s", Fabric: "3600s", zero: zeroDefault, Meaning: "After this long without an orderer a leader yields; nobody stops trying."},
-	{Path: "peer.deliveryclient.reConnectBackoffThreshold", Kind: Duration, Treatment: Honoured, Default: "10s", Fabric: "3600s", zero: zeroDefault, Meaning: "The longest pause between two attempts; capped at 10s."},
+	{Path: "peer.deliveryclient.reConnectBackoffThreshold", Kind: Duration, Treatment: Honoured, Default: "2s", Fabric: "3600s", zero: zeroDefault, Meaning: "The longest pause between two attempts; capped at 10s."},
 	{Path: "peer.deliveryclient.minimalReconnectInterval", Kind: Duration, Treatment: Honoured, Default: "100ms", Fabric: "100ms", zero: zeroDefault, Meaning: "The shortest pause between two attempts."},
 	{Path: "peer.deliveryclient.connTimeout", Kind: Duration, Treatment: Honoured, Default: "3s", Fabric: "3s", zero: zeroDefault, Meaning: "How long a connection to an orderer may take."},
 	{Path: "peer.deliveryclient.blockCensorshipTimeoutKey", Kind: Duration, Treatment: Honoured, Default: "3s", Fabric: "30s", zero: zeroDefault, Meaning: "How long an orderer may keep back a block that another one attests (Fabric spells the key so)."},
