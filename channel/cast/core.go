@@ -85,7 +85,8 @@ type member struct {
 	id      peer.ID
 	org     string
 	latency time.Duration // one way; 0: not measured
-	late    float64       // how often it had blocks long after the others: 0 to 1
+	usual   [classes]spell
+	late    float64 // how often it had blocks long after the others: 0 to 1
 }
 
 // A group is the connected members of one other organisation.
@@ -127,8 +128,8 @@ func (c *core) step(e event, now time.Time) []effect {
 		c.part(e, now)
 	case evEncoded:
 		c.encoded(e, now)
-	case evEnter:
-		c.enter(e)
+	case evHeaded:
+		c.headed(e)
 	case evDone:
 		c.isDone(e, now)
 	case evNeed:
@@ -143,8 +144,6 @@ func (c *core) step(e event, now time.Time) []effect {
 		c.rebuilt(e)
 	case evJudged:
 		c.judged(e, now)
-	case evTold:
-		c.told(e)
 	case evTurned:
 		c.turn(e.head, e.reason)
 	case evSqueeze:
@@ -153,7 +152,8 @@ func (c *core) step(e event, now time.Time) []effect {
 		c.bar(e.peer, now)
 	case evLink:
 		if m := c.members[e.peer]; m != nil {
-			m.latency, c.typical = e.latency, 0
+			m.measured(e.latency)
+			c.typical = 0
 		}
 	case evMark:
 		c.marked(e, now)
@@ -308,7 +308,7 @@ func (c *core) begin(h *Head, now time.Time) error {
 	}
 	c.sessions[s.id], c.stale = s, true
 	c.do(fxOpened{s.bytes()})
-	s.due = now.Add(c.estimate(s.shape) + slack)
+	s.due = now.Add(c.wait(s))
 	c.expect(s, s.due)
 	for _, e := range c.parked.take(s.id) {
 		c.chunk(e, now)

@@ -82,10 +82,11 @@ type (
 		session sessionID
 		length  int
 	} // a part of a body is in its place
-	evEnter struct {
+	evHeaded struct {
 		from peer.ID
+		hop  hop
 		raw  []byte
-	} // an announcement came, to be passed on to the organisation
+	} // an announcement came on a stream
 	evDone struct {
 		from    peer.ID
 		session sessionID
@@ -119,7 +120,6 @@ type (
 		session sessionID
 		code    *Encoding // nil: it can't be made
 	} // the chunks of a body that came whole
-	evTold   struct{ session sessionID } // the announcement is on its way
 	evTurned struct {
 		head   *Head
 		reason *wire.Reason
@@ -133,7 +133,7 @@ type (
 	evMark struct {
 		from    peer.ID
 		session sessionID
-	} // a member has all that was sent to it when a block was handed out
+	} // a member has all that was sent to it
 	evTick struct{}
 )
 
@@ -145,14 +145,13 @@ func (evHave) event()      {}
 func (evChunk) event()     {}
 func (evPart) event()      {}
 func (evEncoded) event()   {}
-func (evEnter) event()     {}
+func (evHeaded) event()    {}
 func (evDone) event()      {}
 func (evNeed) event()      {}
 func (evAsk) event()       {}
 func (evNone) event()      {}
 func (evRebuilt) event()   {}
 func (evJudged) event()    {}
-func (evTold) event()      {}
 func (evTurned) event()    {}
 func (evSqueeze) event()   {}
 func (evBarred) event()    {}
@@ -182,11 +181,14 @@ type (
 		to      peer.ID
 		session sessionID
 		size    int
-	} // all of the body, part by part
+		probe   bool // although the member has it
+	} // all of the body, or its beginning, part by part
 	fxPart struct {
 		to      peer.ID
 		session sessionID
 		offset  int
+		end     int
+		probe   bool
 	} // the next of a body's; links make them
 	fxMark struct {
 		to      peer.ID
@@ -207,7 +209,7 @@ type (
 		session sessionID
 		head    *Head
 		path    Path
-	} // publish the announcement, and say when; the body goes this way
+	} // publish the announcement; the body goes this way
 	fxRebuild struct {
 		session sessionID
 		segment int

@@ -39,6 +39,9 @@ const (
 	maxHead = wire.MaxGossip
 	// maxPart bounds what one frame carries of a body that isn't cut into chunks.
 	maxPart = 256 << 10
+	// partBytes is how much this node sends in one: little, so that its members'
+	// parts take short turns, and each sees that his still come.
+	partBytes = 64 << 10
 	// haveBytes is the length of a set of chunks.
 	haveBytes = 32
 )

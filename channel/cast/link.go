@@ -19,9 +19,9 @@ const (
 	writeBuffer = 64 << 10
 	writeTime   = 10 * time.Second // for one write: a member that never reads is given up
 	openTime    = 5 * time.Second
-	linkPause   = time.Second      // after a stream that failed
-	idleTime    = time.Minute      // after which a stream isn't kept
-	pingEvery   = 10 * time.Second // while something is sent
+	linkPause   = time.Second // after a stream that failed
+	idleTime    = time.Minute // after which a stream isn't kept
+	pingEvery   = time.Second // while something is sent
 )
 
 // A link is the way to one member: what waits, and the stream that takes it,
@@ -104,8 +104,8 @@ func (l *link) next() effect {
 	q := &l.bulk[0]
 	fx := q.effect
 	if b, ok := fx.(fxBody); ok {
-		fx = fxPart{b.to, b.session, q.sent}
-		if q.sent += maxPart; q.sent < b.size {
+		fx = fxPart{b.to, b.session, q.sent, b.size, b.probe}
+		if q.sent += partBytes; q.sent < b.size {
 			return fx
 		}
 	}

@@ -1,7 +1,6 @@
 package cast
 
 import (
-	"math/bits"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -18,13 +17,15 @@ const (
 	// from: what is shorter is noise.
 	leastRate, mostRate = 64 << 10, 16 << 30
 	leastTime           = 200 * time.Microsecond
-	// markBytes is how many bytes must have gone out to measure the own link.
-	markBytes = 32 << 10
-	// paceTime is how long a measure counts: then the way is tried again.
-	paceTime = 10 * time.Minute
-	// doubt is how much worse than its link a way must do before another that
-	// was never tried is thought to do better than the link says.
-	doubt = 2
+	// probeMost is how much of a body is sent to measure the own link, probeLeast
+	// what tells anything.
+	probeMost, probeLeast = 1 << 20, 32 << 10
+	// probeEvery is the time between two; the best counts, for nothing is faster
+	// than the link, and much makes it look slow.
+	probeEvery = 5 * time.Second
+	// paceTime is how long a measure counts: then the way is tried again, if its
+	// link makes that seem worth while.
+	paceTime = time.Minute
 	// lateFactor is how much longer than half of the members one must take to
 	// count as late, lateShare how many of its last blocks make it no relay.
 	lateFactor = 2
@@ -34,10 +35,14 @@ const (
 // paces are what a leader learns of its link and of the ways from what it hands
 // out. Rates are those that explain the time which a block took to nine tenths
 // of the members; since much beside links has a part in that (processors shared
-// with others, flow control), each way and size of bodies has its own.
+// with others, flow control), each way and size of bodies has its own. A way
+// that wasn't tried lately is judged by the link. Of that, stripes tell little,
+// for each member's part of them is small and all are busy; so once in a while,
+// when a block has come to most, it is sent again to one of them, whole.
 type paces struct {
-	link float64 // bytes a second out of this node; 0: not measured
-	ways map[way]pace
+	link   pace      // out of this node
+	probed time.Time // the last time
+	ways   map[way]pace
 }
 
 type way struct {
@@ -52,47 +57,60 @@ type pace struct {
 
 func newPaces() paces { return paces{ways: make(map[way]pace)} }
 
-func wayOf(p Path, size int) way { return way{p, bits.Len(uint(size)) / 2} }
+func wayOf(p Path, size int) way { return way{p, classOf(size)} }
 
 // of returns the rate at which a way is thought to work, bytes a second, now.
-func (p *paces) of(path, other Path, size int, now time.Time) float64 {
-	own := p.rate()
+func (p *paces) of(path Path, size int, now time.Time) float64 {
 	if m, ok := p.ways[wayOf(path, size)]; ok && now.Before(m.until) {
 		return m.rate
 	}
-	if m, ok := p.ways[wayOf(other, size)]; ok && now.Before(m.until) && m.rate*doubt < own {
-		return own * doubt
-	}
-	return own
+	return p.rate()
 }
 
 // rate returns that of the own link.
 func (p *paces) rate() float64 {
-	if p.link <= 0 {
+	if p.link.rate <= 0 {
 		return usualRate
 	}
-	return p.link
+	return p.link.rate
 }
 
-// blend takes a new measure into an old one, which may be 0.
+// linked takes in what went over the own link in d.
+func (p *paces) linked(bytes int, d time.Duration, now time.Time) {
+	if r := blend(0, float64(bytes), d); r > p.link.rate || !now.Before(p.link.until) {
+		p.link = pace{r, now.Add(paceTime)}
+	}
+}
+
+// blend takes a new measure into an old one, which may be 0: the times for a
+// byte are averaged, so that one measure that was far too good is soon forgotten.
 func blend(old, bytes float64, took time.Duration) float64 {
 	r := min(max(bytes/max(took, leastTime).Seconds(), leastRate), mostRate)
 	if old > 0 {
-		r = (old + r) / 2
+		r = 2 / (1/old + 1/r)
 	}
 	return r
 }
 
-// marked notes that a member has all that a session's origin sent it at first:
-// when nine tenths have, that tells what the own link brings.
+// probe sends a body, or its beginning, to a member that has it, and asks behind
+// it whether it has come.
+func (c *core) probe(s *session, p peer.ID, now time.Time) {
+	s.probed, c.paces.probed = p, now
+	c.do(fxBody{to: p, session: s.id, size: min(s.shape.Size, probeMost), probe: true})
+	c.do(fxMark{p, s.id})
+}
+
+// marked takes the answer.
 func (c *core) marked(e evMark, now time.Time) {
 	s := c.sessions[e.session]
-	if s == nil || !s.origin || c.members[e.from] == nil || !s.marks[e.from] {
+	if s == nil || s.probed != e.from {
 		return
 	}
-	delete(s.marks, e.from)
-	if len(s.marks) == s.marked/10 && s.outgoing >= markBytes {
-		c.paces.link = blend(c.paces.link, float64(s.outgoing), now.Sub(s.emitted)-2*c.latency())
+	s.probed = ""
+	took := now.Sub(c.paces.probed)
+	c.paces.linked(min(s.shape.Size, probeMost), max(took-2*c.latency(), took/2), now)
+	if lacking, _ := c.lacking(s); lacking == 0 {
+		c.end(s)
 	}
 }
 
@@ -111,16 +129,21 @@ func (c *core) reached(s *session, p peer.ID, n, all int, now time.Time) {
 	if n != all-all/10 || s.path == "" {
 		return
 	}
-	w := wayOf(s.path, s.shape.Size)
-	old := c.paces.ways[w]
-	if !now.Before(old.until) {
-		old.rate = 0
-	}
 	hops, load := c.load(s.path, s.shape)
-	took -= time.Duration(hops+1) * c.latency() // and that of the done-signal
-	c.paces.ways[w] = pace{blend(old.rate, load, took), now.Add(paceTime)}
-	if s.path == PathDirect && int(load) >= markBytes {
-		c.paces.link = blend(c.paces.link, load, took)
+	took = max(took-time.Duration(hops+1)*c.latency(), took/4) // without that of the done-signal
+	w := wayOf(s.path, s.shape.Size)
+	way := c.paces.ways[w]
+	if !now.Before(way.until) {
+		way.rate = 0
+	}
+	c.paces.ways[w] = pace{blend(way.rate, load, took), now.Add(paceTime)}
+	direct := c.paces.ways[wayOf(PathDirect, s.shape.Size)]
+	switch {
+	case s.shape.Size < probeLeast:
+	case s.path == PathDirect:
+		c.paces.linked(int(load), took, now)
+	case s.path == PathStriped && !now.Before(direct.until) && now.Sub(c.paces.probed) >= probeEvery:
+		c.probe(s, p, now)
 	}
 }
 
@@ -145,11 +168,11 @@ func (c *core) choose(s Shape, now time.Time) Path {
 	if c.large() {
 		return PathOrgs
 	}
-	takes := func(path, other Path) float64 {
+	takes := func(path Path) float64 {
 		hops, bytes := c.load(path, s)
-		return float64(hops)*c.latency().Seconds() + bytes/c.paces.of(path, other, s.Size, now)
+		return float64(hops)*c.latency().Seconds() + bytes/c.paces.of(path, s.Size, now)
 	}
-	if takes(PathDirect, PathStriped) <= takes(PathStriped, PathDirect) {
+	if takes(PathDirect) <= takes(PathStriped) {
 		return PathDirect
 	}
 	return PathStriped

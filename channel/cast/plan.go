@@ -24,10 +24,11 @@ func (c *core) emit(s *session, now time.Time) {
 	if len(c.order) == 0 {
 		return
 	}
-	s.path, s.outgoing, s.marked, s.marks = c.choose(s.shape, now), 0, 0, make(map[peer.ID]bool)
+	s.path = c.choose(s.shape, now)
 	switch s.path {
-	case PathDirect: // when it is told
-		c.publish(s)
+	case PathDirect:
+		s.untold, c.stale = now.Add(c.estimate(s.shape)), true
+		c.hand(s)
 	case PathStriped:
 		c.publish(s)
 		c.stripe(s)
@@ -36,12 +37,6 @@ func (c *core) emit(s *session, now time.Time) {
 		c.announceOrgs(s)
 		c.stripe(s)
 	}
-	for _, p := range c.order {
-		if s.marks[p] {
-			c.do(fxMark{p, s.id})
-		}
-	}
-	s.marked = len(s.marks)
 }
 
 // publish has the announcement told on the topic.
@@ -50,16 +45,14 @@ func (c *core) publish(s *session) {
 	c.do(fxTell{s.id, s.mine, s.path})
 }
 
-// told hands the body out whole, once its announcement went ahead: parts that
-// come without it have no place.
-func (c *core) told(e evTold) {
-	s := c.sessions[e.session]
-	if s == nil || !s.origin || s.path != PathDirect {
-		return
-	}
+// hand sends the body whole to everyone, behind its announcement: parts that
+// come without it have no place. On the topic it follows when all should be
+// over, for those who weren't reached.
+func (c *core) hand(s *session) {
 	for i := range c.order {
 		if p := c.order[(int(uint64(s.id)%1024)+i)%len(c.order)]; s.lacks(p) {
-			c.do(fxBody{p, s.id, s.shape.Size})
+			c.do(fxHead{p, s.id, s.mine.Raw, hopKeep})
+			c.do(fxBody{to: p, session: s.id, size: s.shape.Size})
 		}
 	}
 }
@@ -123,10 +116,6 @@ func (c *core) give(s *session, at piece, to peer.ID) {
 	if c.large() {
 		h = hopOrgs
 	}
-	if s.marked == 0 {
-		s.marks[to] = true
-		s.outgoing += s.shape.Chunk
-	}
 	c.do(fxChunk{to: to, session: s.id, piece: at, hop: h, own: true})
 }
 
@@ -152,15 +141,24 @@ func (c *core) announceOrgs(s *session) {
 	}
 }
 
-// enter passes an announcement on to the organisation, once for each session.
-func (c *core) enter(e evEnter) {
+// headed passes an announcement on to the organisation, once for each session,
+// if that is wanted; else, in a small channel, it promises that a body follows.
+func (c *core) headed(e evHeaded) {
 	var s *session
 	for _, o := range c.sessions {
 		if bytes.Equal(o.head.Raw, e.raw) {
 			s = o
 		}
 	}
-	if s == nil || s.headed {
+	switch {
+	case s == nil:
+		return
+	case e.hop == hopKeep && !c.large() && e.from == s.head.Announcer && s.moved.Equal(s.opened):
+		s.promised, c.stale = true, true
+		s.due = s.opened.Add(c.wait(s))
+		c.expect(s, s.due)
+		return
+	case e.hop != hopEnter || s.headed:
 		return
 	}
 	s.headed = true

@@ -22,8 +22,7 @@ const (
 	// keepTime is for how long a block that is here is kept for who asks; whom
 	// that doesn't help pulls it.
 	keepTime = 2 * time.Second
-	// lifeTime is the longest that a session gathers, beyond thrice what it was
-	// computed to take: then the block is pulled, if it wasn't before.
+	// lifeTime is the longest that a session gathers, beyond thrice what it is given: then the block is pulled, if it wasn't before.
 	lifeTime = 5 * time.Second
 )
 
@@ -75,7 +74,7 @@ func (c *core) expires(s *session) time.Time {
 	if s.state == having && s.standby.IsZero() {
 		return s.done.Add(keepTime + c.estimate(s.shape))
 	}
-	return s.opened.Add(lifeTime + 3*c.estimate(s.shape))
+	return s.opened.Add(lifeTime + 3*c.wait(s))
 }
 
 // standIn hands the block out after all, if another announcer came first but
@@ -86,12 +85,6 @@ func (c *core) standIn(s *session, now time.Time) {
 		c.join(s, c.self, now)
 		c.emit(s, now)
 	}
-}
-
-// quiet is for how long nothing may come before something lacks: what came
-// slowly so far may pause for longer.
-func (c *core) quiet(s *session) time.Duration {
-	return max(slack, 2*c.latency(), s.moved.Sub(s.opened)/4)
 }
 
 // repair asks somebody for what lacks, unless it still comes.
@@ -118,18 +111,6 @@ func (c *core) repair(s *session, now time.Time) {
 		}
 	}
 	c.pull(s)
-}
-
-// answer returns how long the chunks that lack may take when they are asked
-// for.
-func (c *core) answer(s *session) time.Duration {
-	lack := 0
-	for _, g := range s.segs {
-		if !g.sealed {
-			lack += s.shape.K - g.count
-		}
-	}
-	return 2*c.latency() + slack + c.patience(lack*s.shape.Chunk)
 }
 
 // donor picks who is asked: one that is done, another for each session and

@@ -178,7 +178,6 @@ func (c *Cast) perform(ctx context.Context, all *sync.WaitGroup, fx effect) {
 		if err := c.conf.Tell(ctx, fx.head); err != nil && ctx.Err() == nil {
 			c.log.Warn("can't tell of a block", "block", fx.head.Number, "err", err)
 		}
-		c.take(evTold{fx.session})
 	case fxRebuild:
 		c.note(func(s *Stats) { s.Rebuilt++ })
 		c.spawn(ctx, all, func() event {
@@ -286,7 +285,7 @@ func (c *Cast) take(e event) {
 func (c *Cast) wants(from peer.ID, ch chunk, length int) (bool, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.core.wants(from, ch, length)
+	return c.core.wants(from, ch, length, time.Now())
 }
 
 // place returns where a part of a body goes to. If its announcement has come
@@ -296,7 +295,7 @@ func (c *Cast) place(from peer.ID, id sessionID, offset, length int) ([]byte, *w
 	defer late.Stop()
 	for {
 		c.mu.Lock()
-		room, why, err := c.core.place(from, id, offset, length)
+		room, why, err := c.core.place(from, id, offset, length, time.Now())
 		opened := c.opened
 		c.mu.Unlock()
 		if why != Unknown {
@@ -317,9 +316,7 @@ func (c *Cast) headed(from peer.ID, h hop, raw []byte) error {
 	case wire.Reject, wire.Close, wire.Ban:
 		return errCounted
 	}
-	if h == hopEnter { // it may have come on the topic before
-		c.take(evEnter{from, raw})
-	}
+	c.take(evHeaded{from, h, raw}) // it may have come on the topic before
 	return nil
 }
 

@@ -28,10 +28,12 @@ type session struct {
 	state      state
 	opened     time.Time
 	moved      time.Time // a chunk came that lacked
+	flowed     time.Time // the last came that nobody was asked for
 	done       time.Time // the block is here since
 	segs       []*segment
 	slab       *slab
 	direct     *direct  // the body on its way whole, or as it came; nil: chunks
+	promised   bool     // its announcer said that he sends it whole
 	striped    bool     // it comes in chunks; parts aren't taken any more
 	sliced     bool     // all chunks are here, from this node's own encoding
 	wanting    []evNeed // until it is
@@ -40,17 +42,15 @@ type session struct {
 	far        map[peer.ID]*far
 
 	// As an origin.
-	origin   bool                // this node hands chunks out
-	body     []byte              // of this node's own block
-	standby  time.Time           // when it does so unless the members have the block; zero: it doesn't
-	given    map[peer.ID][]piece // to relays
-	path     Path
-	untold   time.Time // when the announcement goes out on the topic; zero: it did
-	emitted  time.Time
-	outgoing int              // bytes, at first
-	marks    map[peer.ID]bool // who hasn't got them yet
-	marked   int              // how many there were
-	half     time.Duration    // how long it took to half of the members
+	origin  bool                // this node hands chunks out
+	body    []byte              // of this node's own block
+	standby time.Time           // when it does so unless the members have the block; zero: it doesn't
+	given   map[peer.ID][]piece // to relays
+	path    Path
+	untold  time.Time // when the announcement goes out on the topic; zero: it did
+	emitted time.Time
+	probed  peer.ID       // to whom it was sent to measure the own link; empty: to nobody
+	half    time.Duration // how long it took to half of the members
 
 	passed  int // chunks passed on to all, and to the organisation
 	entered int
@@ -358,6 +358,7 @@ func (s *session) proofs() [][]proof {
 // finish notes that the block is here and says so to all, unless they know
 // because this node announces it.
 func (c *core) finish(s *session, now time.Time, silent bool) {
+	c.learn(s)
 	s.state, s.done, s.asking = having, now, ""
 	if s.direct != nil && s.direct.came < s.shape.Size {
 		s.direct = nil
@@ -391,7 +392,7 @@ func (c *core) isDone(e evDone, now time.Time) {
 		if s.origin && 2*lacking <= all && 2*(lacking+1) > all {
 			c.do(fxRoom{})
 		}
-		if s.mine != nil && lacking == 0 {
+		if s.mine != nil && lacking == 0 && s.probed == "" {
 			c.end(s)
 		}
 	}
@@ -452,9 +453,10 @@ func (c *core) forgetKnown(p peer.ID) {
 // wants says whether a chunk of this length may be of use, so that what isn't
 // need not be read into memory and hashed. An error says that nobody honest
 // would send it.
-func (c *core) wants(from peer.ID, ch chunk, length int) (bool, error) {
+func (c *core) wants(from peer.ID, ch chunk, length int, now time.Time) (bool, error) {
 	if s := c.sessions[ch.session]; s != nil {
 		s.came += length
+		s.flows(from, now)
 	}
 	return c.useful(from, ch, length)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	"github.com/libp2p/go-libp2p/core/peer"
+	"google.golang.org/protobuf/proto"
 
 	"grapevine/block"
 )
@@ -55,7 +56,8 @@ type actor struct {
 	received int64 // bytes of frames
 	refused  map[string]int
 	lies     int
-	peak     int64 // bytes held by sessions
+	proof    []byte // of the last
+	peak     int64  // bytes held by sessions
 	opened   int
 	closed   int
 	told     map[uint64]bool // of which blocks
@@ -135,9 +137,9 @@ func (p *play) node(id peer.ID) *actor { return p.byID[id] }
 
 // head makes a block of a size, and its announcement by a node.
 func (p *play) head(number uint64, size int, by *actor) (*Head, *Encoding) {
-	data := &common.BlockData{Data: [][]byte{pattern(size - 4)}}
-	for len(marshalled(data)) < size {
-		data.Data[0] = append(data.Data[0], 1)
+	data := &common.BlockData{Data: [][]byte{entry(p.t, size-64)}}
+	for more := size - 64; len(marshalled(data)) < size; more++ {
+		data.Data[0] = entry(p.t, more)
 	}
 	sum := block.DataHash(data)
 	b := &common.Block{
@@ -149,6 +151,19 @@ func (p *play) head(number uint64, size int, by *actor) (*Head, *Encoding) {
 		p.t.Fatal(err)
 	}
 	return p.announce(b, code, by), code
+}
+
+// entry makes an entry of a block that is in form, with some bytes of payload.
+func entry(t testing.TB, bytes int) []byte {
+	marshal := func(m proto.Message) []byte {
+		raw, err := proto.Marshal(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	payload := &common.Payload{Header: &common.Header{ChannelHeader: marshal(&common.ChannelHeader{ChannelId: "ch"})}, Data: pattern(bytes)}
+	return marshal(&common.Envelope{Payload: marshal(payload), Signature: []byte{1}})
 }
 
 func (p *play) announce(b *common.Block, code *Encoding, by *actor) *Head {
@@ -218,8 +233,8 @@ func (a *actor) act(fx effect) {
 		}
 		a.queue(fx.to, fx, fx.urgent)
 	case fxBody:
-		for at := 0; at < fx.size; at += maxPart {
-			a.queue(fx.to, fxPart{fx.to, fx.session, at}, false)
+		for at := 0; at < fx.size; at += partBytes {
+			a.queue(fx.to, fxPart{fx.to, fx.session, at, fx.size, fx.probe}, false)
 		}
 	case fxMark:
 		a.queue(fx.to, fx, false)
@@ -233,7 +248,6 @@ func (a *actor) act(fx effect) {
 		p.after(0, func() { a.step(evEncoded{fx.session, code}) })
 	case fxTell:
 		a.publish(fx)
-		p.after(0, func() { a.step(evTold{fx.session}) })
 	case fxRebuild:
 		e := evRebuilt{fx.session, fx.segment, p.coder.rebuild(fx.shape, fx.chunks)}
 		p.after(0, func() { a.step(e) })
@@ -251,7 +265,7 @@ func (a *actor) act(fx effect) {
 	case fxRefuse:
 		a.refused[fx.reason.Code()]++
 	case fxLie:
-		a.lies++
+		a.lies, a.proof = a.lies+1, evidence(fx)
 	case fxOpened:
 		a.opened++
 	case fxClosed:
@@ -431,7 +445,10 @@ func (a *actor) frame(b *actor, fx effect) (int, func()) {
 			return 0, nil
 		}
 		c.leaf = leafOf(c.data)
-		return small + len(c.data) + HashSize*len(c.hashes), func() { b.step(evChunk{from, c}) }
+		return small + len(c.data) + HashSize*len(c.hashes), func() {
+			_, _ = b.core.wants(from, c, len(c.data), b.p.now) // counts it; step looks again
+			b.step(evChunk{from, c})
+		}
 	}
 	if fx, ok := fx.(fxPart); ok {
 		data, ok := a.core.bodyPart(fx)
@@ -455,7 +472,7 @@ func (a *actor) frame(b *actor, fx effect) (int, func()) {
 
 // part takes a part of a body, as a reader does.
 func (b *actor) part(from peer.ID, fx fxPart, data []byte) {
-	room, why, err := b.core.place(from, fx.session, fx.offset, len(data))
+	room, why, err := b.core.place(from, fx.session, fx.offset, len(data), b.p.now)
 	if err != nil || room == nil {
 		if err == nil {
 			b.refused[why.Code()]++
@@ -475,9 +492,7 @@ func (b *actor) hear(id sessionID, from peer.ID, h hop, p *play) {
 				head = s.mine
 			}
 			b.step(evAnnounced{head})
-			if h == hopEnter {
-				b.step(evEnter{from, head.Raw})
-			}
+			b.step(evHeaded{from, h, head.Raw})
 			return
 		}
 	}

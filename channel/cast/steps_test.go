@@ -192,7 +192,7 @@ func (b *bystander) event() event {
 	case k < 16:
 		return evNone{p, id}
 	case k < 17:
-		return evEnter{p, w.head.Raw}
+		return evHeaded{p, []hop{hopEnter, hopKeep}[b.rng.IntN(2)], w.head.Raw}
 	case k < 18:
 		return evLink{p, time.Duration(b.rng.IntN(200)) * time.Millisecond}
 	case k == 18 && b.rng.IntN(20) == 0:
@@ -226,7 +226,7 @@ func (b *bystander) part(w *watched, from peer.ID) event {
 	}
 	data := w.code.body[min(at, len(w.code.body)):]
 	data = data[:min(len(data), 1+b.rng.IntN(40_000))]
-	room, why, err := b.c.place(from, id, at, len(data))
+	room, why, err := b.c.place(from, id, at, len(data), b.now)
 	if err != nil || why != nil || len(data) == 0 {
 		return evTick{}
 	}
@@ -354,10 +354,10 @@ func (b *bystander) look(e event, fx effect, passes map[piece]sessionID) {
 		}
 		b.todo = append(b.todo, evEncoded{fx.session, code})
 	case fxBody:
-		if w := b.seen[fx.session]; !w.block || w.done[fx.to] || !b.here[fx.to] {
+		if w := b.seen[fx.session]; !w.block || w.done[fx.to] != fx.probe || !b.here[fx.to] {
 			b.fail("sends %q a body that it has, or that isn't here", string(fx.to))
 		}
-		if data, ok := b.c.bodyPart(fxPart{fx.to, fx.session, 0}); !ok || string(data) != string(b.seen[fx.session].code.body[:len(data)]) {
+		if data, ok := b.c.bodyPart(fxPart{fx.to, fx.session, 0, fx.size, fx.probe}); !ok || string(data) != string(b.seen[fx.session].code.body[:len(data)]) {
 			b.fail("sends another body than the announced one")
 		}
 	case fxLie:
@@ -370,7 +370,6 @@ func (b *bystander) look(e event, fx effect, passes map[piece]sessionID) {
 		if fx.head.Announcer != "self" {
 			b.fail("publishes another's announcement")
 		}
-		b.todo = append(b.todo, evTold{fx.session})
 	}
 }
 

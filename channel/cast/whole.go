@@ -25,10 +25,11 @@ type direct struct {
 
 // place returns where a part of a body is to be read to, or nil and why nobody
 // needs it. An error says that nobody honest would send it.
-func (c *core) place(from peer.ID, id sessionID, offset, length int) (room []byte, why *wire.Reason, err error) {
+func (c *core) place(from peer.ID, id sessionID, offset, length int, now time.Time) (room []byte, why *wire.Reason, err error) {
 	s := c.sessions[id]
 	if s != nil {
 		s.came += length
+		s.flows(from, now)
 	}
 	switch {
 	case s == nil && c.over.has(id):
@@ -138,8 +139,8 @@ func (c *core) accuse(s *session, now time.Time) {
 // part of a body as it is sent now, or false if there is no need of it any more.
 func (c *core) bodyPart(fx fxPart) ([]byte, bool) {
 	s := c.sessions[fx.session]
-	if s == nil || !s.origin || c.members[fx.to] == nil || !s.lacks(fx.to) {
+	if s == nil || !s.origin || c.members[fx.to] == nil || !s.lacks(fx.to) && !fx.probe {
 		return nil, false
 	}
-	return s.body[fx.offset:min(fx.offset+maxPart, len(s.body))], true
+	return s.body[fx.offset:min(fx.offset+partBytes, fx.end)], true
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/libp2p/go-libp2p/core/peer"
 	"github.com/stretchr/testify/require"
 
+	"grapevine/block"
 	"grapevine/wire"
 )
 
@@ -76,7 +77,7 @@ func TestWrongBody(t *testing.T) {
 			} else {
 				code = &Encoding{Shape: code.Shape, Roots: code.Roots, body: lie.body, segs: code.segs}
 			}
-			liar.core.paces.link = mostRate // so it goes whole
+			liar.core.paces.link.rate = mostRate // so it goes whole
 			liar.cast(h, code)
 			p.run(20 * time.Second)
 			for _, a := range p.nodes[1:] {
@@ -86,6 +87,7 @@ func TestWrongBody(t *testing.T) {
 				if announced {
 					require.Equal(t, 1, a.lies)
 					require.Equal(t, 1, a.refused[BadEncoding.Code()])
+					require.NoError(t, p.coder.Refute(&block.Rules{}, a.proof, saying(h)))
 				} else {
 					require.Zero(t, a.lies)
 					require.Equal(t, 1, a.refused[BadBody.Code()])
@@ -128,7 +130,7 @@ func TestChunksOfAWholeBody(t *testing.T) {
 		_, ok := fx.(fxPart)
 		return ok && to == late
 	}
-	leader.core.paces.link = mostRate
+	leader.core.paces.link.rate = mostRate
 	leader.cast(h, code)
 	p.after(60*time.Millisecond, func() { // and the leader is gone
 		leader.dead = true

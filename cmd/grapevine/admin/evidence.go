@@ -69,7 +69,7 @@ func VerifyEvidence(file string, raw, genesis []byte) (*EvidenceVerification, er
 		return nil, err
 	}
 	out.EvidenceItem = evidenceItem(file, e)
-	p, err := evidence.Verify(raw, genesis, nil)
+	p, err := evidence.Verify(raw, genesis, node.Judges())
 	if err != nil {
 		out.Code, out.Message = fault.Of(err).Reason, err.Error()
 		return out, nil
