@@ -123,7 +123,7 @@ func Compare(ctx context.Context, nodes, organisations, rounds int, loads []Load
 		into  []Measure
 		start func() (carrier, error)
 	}{
-		{"grapevine", c.Ours, func() (carrier, error) { return newGrapevine(ctx, nodes, organisations) }},
+		{"grapevine", c.Ours, func() (carrier, error) { return newGrapevine(ctx, nodes, organisations, nil) }},
 		{"gossipsub", c.Raw, func() (carrier, error) { return newRaw(ctx, nodes, false) }},
 		{"gossipsub, checked and synced", c.Kept, func() (carrier, error) { return newRaw(ctx, nodes, true) }},
 	}

@@ -33,7 +33,8 @@ type grapevine struct {
 	watch sync.WaitGroup
 }
 
-func newGrapevine(ctx context.Context, nodes, organisations int) (carrier, error) {
+// newGrapevine starts one. Tune changes the nodes' configurations; may be nil.
+func newGrapevine(ctx context.Context, nodes, organisations int, tune func(*node.Config)) (carrier, error) {
 	listen, endpoint, err := Loopback(nodes)
 	if err != nil {
 		return nil, err
@@ -63,6 +64,9 @@ func newGrapevine(ctx context.Context, nodes, organisations int) (carrier, error
 			c.Judge = false // what that costs isn't dissemination's
 			if i > 0 {
 				c.Hooks.Held = func(_ string, n uint64) { g.came.note(g.came.held, n) }
+			}
+			if tune != nil {
+				tune(c)
 			}
 		},
 	})

@@ -10,12 +10,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"grapevine/channel/cast"
 	"grapevine/itest/figures"
+	"grapevine/node"
 )
 
 // TestSoakCast orders blocks of 1 MiB, five a second, for as long as
 // GRAPEVINE_SOAK says, to ten real nodes on loopback with their ledgers on disk:
-// all reach the tip, equal, and memory doesn't grow.
+// all reach the tip, equal, and memory doesn't grow. They keep the last 200.
 func TestSoakCast(t *testing.T) {
 	long, err := time.ParseDuration(os.Getenv("GRAPEVINE_SOAK"))
 	if err != nil {
@@ -23,7 +25,10 @@ func TestSoakCast(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*long+5*time.Minute)
 	defer cancel()
-	net, err := newGrapevine(ctx, 10, 2)
+	net, err := newGrapevine(ctx, 10, 2, func(c *node.Config) { // 3 GiB in 10 minutes, at each
+		c.Judge = true // what wasn't judged isn't pruned
+		c.Snapshots.Blocks = 200
+	})
 	require.NoError(t, err)
 	g := net.(*grapevine)
 	defer func() { require.NoError(t, g.close()) }()
@@ -55,12 +60,13 @@ func TestSoakCast(t *testing.T) {
 		}
 	}
 	ds = figures.Sorted(ds)
-	pulled := uint64(0)
+	var all cast.Stats
 	for _, p := range g.Peers {
-		pulled += p.Channel.Traffic().Cast.Pulls
+		s := p.Channel.Traffic().Cast
+		all.Pulls, all.Turned, all.Needs = all.Pulls+s.Pulls, all.Turned+s.Turned, all.Needs+s.Needs
 	}
-	t.Logf("%d blocks: p50 %v p99 %v max %v, %d pulls; heap in MiB after each tenth %.0f", blocks,
-		figures.At(ds, .5), figures.At(ds, .99), figures.At(ds, 1), pulled, heaps)
+	t.Logf("%d blocks: p50 %v p99 %v max %v, %d pulls, %d of them for too many under way, %d questions, ways %v; heap in MiB after each tenth %.0f", blocks,
+		figures.At(ds, .5), figures.At(ds, .99), figures.At(ds, 1), all.Pulls, all.Turned, all.Needs, g.Peers[0].Channel.Traffic().Cast.Handed, heaps)
 	third := max(1, len(heaps)/3)
 	require.Less(t, slices.Max(heaps[len(heaps)-third:]), 1.3*slices.Max(heaps[:2*third])+64, "memory grows")
 }

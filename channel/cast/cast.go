@@ -97,6 +97,7 @@ type Stats struct {
 	Rebuilt  uint64 // segments of which data chunks were computed
 	Needs    uint64 // questions for chunks, to members
 	Pulls    uint64 // blocks given to blocksync
+	Turned   uint64 // of them, because their announcement couldn't be taken up
 	Sessions int    // open ones
 	Bytes    int64  // that open sessions may hold
 	Handed   map[Path]uint64

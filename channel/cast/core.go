@@ -272,7 +272,7 @@ func (c *core) announced(h *Head, now time.Time) {
 // turn refuses an announcement: its block is pulled.
 func (c *core) turn(h *Head, r *wire.Reason) {
 	c.refuse(h.Announcer, r)
-	c.do(fxPull{h, []peer.ID{h.Announcer}})
+	c.do(fxPull{h, []peer.ID{h.Announcer}, true})
 	c.over.add(h.id(), false)
 }
 

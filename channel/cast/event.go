@@ -228,8 +228,9 @@ type (
 		body    []byte
 	}
 	fxPull struct {
-		head *Head
-		from []peer.ID // who is likely to have it
+		head   *Head
+		from   []peer.ID // who is likely to have it
+		turned bool      // its announcement wasn't taken up
 	}
 	fxExpect struct {
 		number uint64

@@ -83,11 +83,12 @@ func (p *paces) linked(bytes int, d time.Duration, now time.Time) {
 }
 
 // blend takes a new measure into an old one, which may be 0: the times for a
-// byte are averaged, so that one measure that was far too good is soon forgotten.
+// byte are averaged, the new one a quarter, so that one measure that was far too good
+// is soon forgotten.
 func blend(old, bytes float64, took time.Duration) float64 {
 	r := min(max(bytes/max(took, leastTime).Seconds(), leastRate), mostRate)
 	if old > 0 {
-		r = 2 / (1/old + 1/r)
+		r = 4 / (3/old + 1/r)
 	}
 	return r
 }

@@ -150,7 +150,7 @@ func (c *core) pull(s *session) {
 			from = append(from, p)
 		}
 	}
-	c.do(fxPull{s.head, from})
+	c.do(fxPull{s.head, from, false})
 }
 
 // need sends a member what it lacks of a segment: no more than it takes to

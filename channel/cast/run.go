@@ -194,7 +194,12 @@ func (c *Cast) perform(ctx context.Context, all *sync.WaitGroup, fx effect) {
 			return evEncoded{fx.session, code}
 		})
 	case fxPull:
-		c.note(func(s *Stats) { s.Pulls++ })
+		c.note(func(s *Stats) {
+			s.Pulls++
+			if fx.turned {
+				s.Turned++
+			}
+		})
 		c.conf.Pull(fx.head, fx.from)
 	case fxExpect:
 		c.conf.Expect(fx.number, fx.until)

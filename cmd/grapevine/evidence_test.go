@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"testing"
@@ -8,8 +10,10 @@ import (
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"grapevine/block"
+	"grapevine/channel/cast"
 	"grapevine/channel/evidence"
 	"grapevine/channel/genesis"
 	"grapevine/msp"
@@ -89,4 +93,53 @@ func genesisOf(t *testing.T, dir string) []byte {
 	raw, err := block.Marshal(b)
 	require.NoError(t, err)
 	return raw
+}
+
+// A member's false encoding of a block is proven from the bytes that travelled:
+// a signed announcement, and the body that came for it (spec.md 8).
+func TestEvidenceOfAnEncoding(t *testing.T) {
+	dir := site(t)
+	p := play{dir: dir, now: time.Now()}
+	first := genesisOf(t, dir)
+	member, err := msp.Load("Org1MSP", filepath.Join(dir, onePeer, "msp"))
+	require.NoError(t, err)
+	orderer, err := msp.Load("OrdererMSP", filepath.Join(dir, oneOrderer, "msp"))
+	require.NoError(t, err)
+	b := &common.Block{Header: &common.BlockHeader{Number: 1, PreviousHash: make([]byte, 32), DataHash: make([]byte, 32)}}
+	require.NoError(t, block.Sign(b, orderer, 0, nil))
+	header, err := block.Marshal(b)
+	require.NoError(t, err)
+	body := protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), bytes.Repeat([]byte("another"), 2000))
+	code, err := new(cast.Coder).Encode(body)
+	require.NoError(t, err)
+	g, err := block.Decode(first)
+	require.NoError(t, err)
+	start := block.HeaderHash(g.Header)
+	tag, id := wire.ChannelTag("dev", start[:]), member.Identity().PKIID()
+	size := binary.BigEndian.AppendUint64(nil, uint64(len(body)))
+	a := &wire.Announcement{Tag: tag[:], Block: header, Size: uint64(len(body)), Announcer: id[:], Roots: code.Roots}
+	sum := wire.HashParts([]byte(wire.DomainAnnouncement), a.Tag, a.Block, size, a.Announcer, a.Roots)
+	a.Signature, err = member.Sign(sum[:])
+	require.NoError(t, err)
+	said, err := wire.Marshal(a)
+	require.NoError(t, err)
+
+	hash := block.HeaderHash(b.Header)
+	session := wire.HashParts([]byte(wire.DomainCast), hash[:], size, code.Roots)
+	frames := binary.BigEndian.AppendUint32([]byte{1, 3}, uint32(len(said)))
+	frames = append(append(append(frames, said...), 9), session[:8]...)
+	frames = binary.BigEndian.AppendUint32(binary.BigEndian.AppendUint32(frames, 0), uint32(len(body)))
+	frames = append(frames, body...)
+	verify := func(statement []byte, code int) map[string]any {
+		e := evidence.New(wire.Evidence_KIND_ENCODING, "dev", "mychannel", 1, time.Now(), [][]byte{first}, statement)
+		raw, err := wire.Marshal(evidence.By(e, "Org1MSP", member.Identity().Certificate().Raw))
+		require.NoError(t, err)
+		write(t, dir, "lie", raw)
+		return p.object(t, code, "evidence", "verify", "lie")
+	}
+	v := verify(frames, 0)
+	require.Equal(t, "encoding", v["type"])
+	require.Len(t, of(v, "accused"), 1)
+	frames[len(frames)-1]++ // a body that he never announced
+	require.Equal(t, "evidence.no_proof", verify(frames, 6)["code"])
 }

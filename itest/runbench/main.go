@@ -161,15 +161,16 @@ func dissemination(ctx context.Context, r *figures.Records, rounds, nodes, body 
 			ratio := func(a, b []time.Duration, at float64) float64 {
 				return float64(figures.At(figures.Sorted(a), at)) / float64(figures.At(figures.Sorted(b), at))
 			}
-			against := func(name string, w itest.Measure, ds []time.Duration) {
+			against := func(name string, ours []time.Duration, w itest.Measure, ds []time.Duration) {
 				fmt.Printf("%5d KiB  %-14s", l.Body>>10, name)
 				for _, at := range []float64{.5, .95, .99, 1} {
-					fmt.Printf(" %7.2f", ratio(o.Disk, ds, at))
+					fmt.Printf(" %7.2f", ratio(ours, ds, at))
 				}
 				fmt.Printf("  %7.2f %6.2f %12.2f\n", o.Copies/w.Copies, o.Bytes/w.Bytes, float64(o.CPU)/float64(w.CPU))
 			}
-			against("disk / raw", w, w.Arrival)
-			against("disk / kept", k, k.Disk)
+			against("arrival / raw", o.Arrival, w, w.Arrival)
+			against("disk / raw", o.Disk, w, w.Arrival)
+			against("disk / kept", o.Disk, k, k.Disk)
 			fmt.Println()
 			r.Add("dissemination.disk_to_raw.p50", p, "ratio", ratio(o.Disk, w.Arrival, .5))
 			r.Add("dissemination.disk_to_raw.p99", p, "ratio", ratio(o.Disk, w.Arrival, .99))
