@@ -81,6 +81,17 @@ func gauge(share float64) string {
 	return "[" + strings.Repeat("=", full) + strings.Repeat(" ", barWidth-full) + "] "
 }
 
+// soFar is the progress of work that began at since, of whose target blocks some are
+// done, and their share.
+func (a *app) soFar(since time.Time, done, target, bytes uint64) (admin.Progress, float64) {
+	p := admin.Progress{Active: true, Since: admin.Time{Time: since}, Height: done, Target: target, Blocks: done, Bytes: bytes}
+	if s := a.now().Sub(since).Seconds(); s > 0 && done > 0 {
+		p.BlocksPerSec, p.BytesPerSec = float64(done)/s, float64(bytes)/s
+		p.LeftSec = s * float64(target-min(done, target)) / float64(done)
+	}
+	return p, float64(done) / float64(max(target, 1))
+}
+
 // progressLine says how long work goes.
 func progressLine(what string, p admin.Progress, share float64) string {
 	parts := []string{what}
@@ -91,7 +102,10 @@ func progressLine(what string, p admin.Progress, share float64) string {
 	if p.Target > p.FromHeight {
 		blocks = fmt.Sprintf("%s of %s blocks", grouped(p.Blocks), grouped(p.Target-p.FromHeight))
 	}
-	parts = append(parts, blocks, size(float64(p.Bytes)))
+	parts = append(parts, blocks)
+	if p.Bytes > 0 {
+		parts = append(parts, size(float64(p.Bytes)))
+	}
 	if p.BytesPerSec > 0 {
 		parts = append(parts, size(p.BytesPerSec)+"/s")
 	}

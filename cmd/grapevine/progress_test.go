@@ -75,3 +75,14 @@ func TestProgressWords(t *testing.T) {
 	require.Empty(t, gauge(-1))
 	require.Equal(t, "["+string(bytes.Repeat([]byte("="), barWidth))+"] ", gauge(1.2))
 }
+
+// Work on what is kept tells its rate and the time that is left.
+func TestSoFar(t *testing.T) {
+	now := epoch
+	a := &app{world: world{now: func() time.Time { return now }}}
+	p, share := a.soFar(now, 0, 400, 0)
+	require.Equal(t, "judging c  0 %  0 of 400 blocks", progressLine("judging c", p, share))
+	now = now.Add(10 * time.Second)
+	p, share = a.soFar(epoch, 100, 400, 50_000_000)
+	require.Equal(t, "reading c  25 %  100 of 400 blocks  50.0 MB  5.0 MB/s, 30s left", progressLine("reading c", p, share))
+}

@@ -181,7 +181,12 @@ func (a *app) checkNode(ctx context.Context, args []string, repair bool) (*admin
 	out := &admin.LedgerChecks{OK: true}
 	for _, name := range names {
 		r := admin.Remote{Client: t.Client, Name: name}
-		one, err := beside(ctx, a, r, func() (*admin.LedgerChecks, error) { return r.Scrub(ctx, repair) })
+		one, err := beside(ctx, a, "reading "+name, func() (done, target, bytes uint64) {
+			if u, err := r.Upkeep(ctx); err == nil && u.Scrubbing {
+				return u.Blocks, u.Height, u.Bytes
+			}
+			return 0, 0, 0
+		}, func() (*admin.LedgerChecks, error) { return r.Scrub(ctx, repair) })
 		if err != nil {
 			return nil, err
 		}
@@ -207,9 +212,10 @@ func failed(to *admin.LedgerChecks, v *admin.BlockVerification) {
 	to.OK = to.OK && v.OK
 }
 
-// beside shows how a scrub goes while it runs.
-func beside[T any](ctx context.Context, a *app, r admin.Remote, run func() (T, error)) (out T, err error) {
-	b := a.newBar("reading " + r.Name)
+// beside shows how work that a node does goes while it runs: how many blocks of how
+// many are done, as look tells.
+func beside[T any](ctx context.Context, a *app, what string, look func() (done, target, bytes uint64), run func() (T, error)) (out T, err error) {
+	b := a.newBar(what)
 	defer b.done()
 	over := make(chan struct{})
 	go func() {
@@ -224,10 +230,12 @@ func beside[T any](ctx context.Context, a *app, r admin.Remote, run func() (T, e
 		case <-over:
 			return out, err
 		case <-tick.C:
-			if u, e := r.Upkeep(ctx); e == nil && u.Scrubbing {
-				b.show(admin.Progress{Active: true, Since: admin.Time{Time: since}, Height: u.Blocks, Target: u.Height, Blocks: u.Blocks, Bytes: u.Bytes},
-					float64(u.Blocks)/float64(max(u.Height, 1)))
+			if n, target, bytes := look(); target > 0 {
+				b.show(a.soFar(since, n, target, bytes))
 			}
+		case <-ctx.Done():
+			<-over
+			return out, err
 		}
 	}
 }
@@ -285,8 +293,7 @@ func (a *app) checkFolder(ctx context.Context, data string, args []string, repai
 		defer b.done()
 		since := a.now()
 		one, err := c.Check(ctx, repair, func(s ledger.Scrubbed) {
-			b.show(admin.Progress{Active: true, Since: admin.Time{Time: since}, Height: s.Blocks, Target: s.Height, Blocks: s.Blocks, Bytes: s.Bytes},
-				float64(s.Blocks)/float64(max(s.Height, 1)))
+			b.show(a.soFar(since, s.Blocks, s.Height, s.Bytes))
 		})
 		if err != nil {
 			return err
@@ -323,7 +330,9 @@ takes new blocks meanwhile.
 		out := &admin.LedgerRebuild{}
 		if *data != "" {
 			if err := a.folder(*data, args, false, func(c *admin.Chain) error {
-				one, err := c.Rebuild(ctx, nil)
+				b, since := a.newBar("judging "+c.Ledger.Name()), a.now()
+				defer b.done()
+				one, err := c.Rebuild(ctx, func(state, height uint64) { b.show(a.soFar(since, state, height, 0)) })
 				out.Items = append(out.Items, one)
 				return err
 			}); err != nil {
@@ -362,7 +371,17 @@ func (a *app) rebuildNode(ctx context.Context, args []string, out *admin.LedgerR
 		return err
 	}
 	for _, name := range names {
-		one, err := (admin.Remote{Client: t.Client, Name: name}).Rebuild(ctx)
+		r := admin.Remote{Client: t.Client, Name: name}
+		one, err := beside(ctx, a, "judging "+name, func() (done, target, bytes uint64) {
+			state, err := r.StateHash(ctx, "")
+			if err != nil {
+				return 0, 0, 0 // there is none yet
+			}
+			if info, err := r.Info(ctx); err == nil {
+				target = info.Height
+			}
+			return state.Height, target, 0
+		}, func() (*admin.LedgerRebuild, error) { return r.Rebuild(ctx) })
 		if err != nil {
 			return err
 		}
