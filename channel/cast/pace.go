@@ -20,9 +20,9 @@ const (
 	// probeMost is how much of a body is sent to measure the own link, probeLeast
 	// what tells anything.
 	probeMost, probeLeast = 1 << 20, 32 << 10
-	// probeEvery is the time between two; the best counts, for nothing is faster
-	// than the link, and much makes it look slow.
-	probeEvery = 5 * time.Second
+	// probeEvery is the time between two, but for the first of those whose best
+	// counts: nothing is faster than the link, and much makes it look slow.
+	probeEvery, probesFirst = 5 * time.Second, 3
 	// paceTime is how long a measure counts: then the way is tried again, if its
 	// link makes that seem worth while.
 	paceTime = time.Minute
@@ -42,6 +42,7 @@ const (
 type paces struct {
 	link   pace      // out of this node
 	probed time.Time // the last time
+	probes int       // since link was measured anew
 	ways   map[way]pace
 }
 
@@ -78,8 +79,12 @@ func (p *paces) rate() float64 {
 // linked takes in what went over the own link in d.
 func (p *paces) linked(bytes int, d time.Duration, now time.Time) {
 	if r := blend(0, float64(bytes), d); r > p.link.rate || !now.Before(p.link.until) {
+		if !now.Before(p.link.until) {
+			p.probes = 0
+		}
 		p.link = pace{r, now.Add(paceTime)}
 	}
+	p.probes++
 }
 
 // blend takes a new measure into an old one, which may be 0: the times for a
@@ -143,7 +148,7 @@ func (c *core) reached(s *session, p peer.ID, n, all int, now time.Time) {
 	case s.shape.Size < probeLeast:
 	case s.path == PathDirect:
 		c.paces.linked(int(load), took, now)
-	case s.path == PathStriped && !now.Before(direct.until) && now.Sub(c.paces.probed) >= probeEvery:
+	case s.path == PathStriped && !now.Before(direct.until) && (c.paces.probes < probesFirst || now.Sub(c.paces.probed) >= probeEvery):
 		c.probe(s, p, now)
 	}
 }

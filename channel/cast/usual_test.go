@@ -61,7 +61,7 @@ func TestProbe(t *testing.T) {
 				p.run(time.Second)
 			}
 		}
-		require.Equal(t, 1, probes)
+		require.Equal(t, map[bool]int{true: 1, false: probesFirst}[c.whole], probes)
 		require.Equal(t, c.whole, leader.core.sessions[h.id()].path == PathDirect)
 		p.run(time.Minute)
 		if !c.whole {
