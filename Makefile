@@ -41,10 +41,11 @@ soak: ## longer simulations, crash loops, orderers and leaders killed, suspended
 	@mkdir -p build/soak
 	GRAPEVINE_SIM=$(CURDIR)/build/soak GRAPEVINE_SOAK=$(SOAK) $(GO) test -count=1 -timeout 170m -run 'Soak|BitFlips' -v ./ledger ./channel ./channel/cast ./membership ./itest ./cmd/grapevine
 
-bench: ## dissemination, ledger and range pull beside their bare counterparts, meeting and idling; writes build/bench.json
+bench: ## dissemination, ledger, range pull and ordering beside their bare counterparts, peers behind orderers, meeting and idling; writes build/bench.json
 	@mkdir -p build
 	$(GO) run ./itest/runbench -o build/bench.json
 	$(GO) test ./orderer -run '^$$' -bench 'Cluster|RawRaft' -benchtime 20000x -timeout 10m
+	$(GO) test ./itest -run '^$$' -bench PeersKeepUp -benchtime 20000x -timeout 10m
 
 gen: ## generate wire/wire.pb.go anew
 	$(GO) run github.com/bufbuild/buf/cmd/buf@v1.66.0 generate

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
 	"github.com/libp2p/go-libp2p"
 	"github.com/libp2p/go-libp2p/core/metrics"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -39,7 +40,7 @@ import (
 // peers each, all real nodes on loopback and on disk, and a load that doesn't end
 // before the play does.
 type town struct {
-	t        *testing.T
+	t        testing.TB
 	ctx      context.Context
 	ordering *ca.Org
 	orgs     []*ca.Org // those that the channel begins with, and one more
@@ -97,20 +98,26 @@ func (c *traffic) from(p peer.ID) int64 {
 
 const perOrg = 2 // peers of an organisation
 
-func newTown(t *testing.T, ctx context.Context) *town {
+func newTown(t testing.TB, ctx context.Context) *town {
+	t.Helper()
+	return newTownOf(t, ctx, 3, nil)
+}
+
+// newTownOf has some orderers, which cut blocks by batch; nil: by the default.
+func newTownOf(t testing.TB, ctx context.Context, orderers int, batch *ab.BatchSize) *town {
 	t.Helper()
 	w := &town{t: t, ctx: ctx}
 	now := time.Now()
 	var err error
 	w.ordering, err = ca.NewOrg("OrdererMSP", "orderer", now)
 	require.NoError(t, err)
-	consenting, seats := loopback(t, 3)
-	_, serving := loopback(t, 3)
+	consenting, seats := loopback(t, orderers)
+	_, serving := loopback(t, orderers)
 	w.listen, w.endpoint = loopback(t, 4*perOrg)
-	p := genesis.Profile{Channel: ChannelName, Timeout: 50 * time.Millisecond, Time: now}
+	p := genesis.Profile{Channel: ChannelName, Batch: batch, Timeout: 50 * time.Millisecond, Time: now}
 	oo := genesis.Org{Name: "OrdererOrg", MSP: w.ordering.MSPConfig()}
 	var certs []tls.Certificate
-	for i := range 3 {
+	for i := range orderers {
 		cert, err := w.ordering.TLS(fmt.Sprintf("orderer%d", i), "localhost", "127.0.0.1")
 		require.NoError(t, err)
 		certs = append(certs, cert)
@@ -138,7 +145,7 @@ func newTown(t *testing.T, ctx context.Context) *town {
 
 	m, err := definition(w.ordering)
 	require.NoError(t, err)
-	for i := range 3 {
+	for i := range orderers {
 		signer, err := w.ordering.Identity(fmt.Sprintf("orderer%d", i), "orderer")
 		require.NoError(t, err)
 		o, err := node.OpenOrderer(node.OrdererConfig{

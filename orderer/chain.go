@@ -53,6 +53,7 @@ type ChainConfig struct {
 	Transient func(err error) bool // does an Append error pass, as a full disk does? nil: none does
 	Logger    *slog.Logger         // nil: silence
 
+	budget  int64                               // tests: instead of maxHeldBytes
 	cutOff  int                                 // tests: instead of snapshotSize
 	suspect time.Duration                       // tests: instead of suspectAfter
 	damage  func(*raftboltdb.BoltStore) backing // tests: instead of the file itself
@@ -96,6 +97,9 @@ func NewChain(c ChainConfig) (*Chain, error) {
 		return nil, fmt.Errorf("chain %s: Channel, Ledger, Signer, Dir and Keys are needed", c.Name)
 	}
 	c.Logger = logger(c.Logger)
+	if c.budget == 0 {
+		c.budget = maxHeldBytes
+	}
 	if c.cutOff == 0 {
 		c.cutOff = snapshotSize
 	}
@@ -117,7 +121,7 @@ func NewChain(c ChainConfig) (*Chain, error) {
 	ch := &Chain{
 		c:       c,
 		queue:   make(chan *order, maxQueued),
-		held:    semaphore.NewWeighted(maxHeldBytes),
+		held:    semaphore.NewWeighted(c.budget),
 		stopped: make(chan struct{}),
 		turned:  make(chan struct{}, 1),
 	}
@@ -277,7 +281,7 @@ func (c *Chain) dispatch(ctx context.Context, o *order, onward bool) error {
 	default:
 		return NotLeader
 	}
-	if err := c.held.Acquire(ctx, weight(o)); err != nil {
+	if err := c.held.Acquire(ctx, c.weight(o)); err != nil {
 		return err
 	}
 	var err error
@@ -289,12 +293,12 @@ func (c *Chain) dispatch(ctx context.Context, o *order, onward bool) error {
 	case <-c.stopped:
 		err = Stopped
 	}
-	c.held.Release(weight(o))
+	c.held.Release(c.weight(o))
 	return err
 }
 
 // weight is what of the budget an order holds.
-func weight(o *order) int64 { return min(int64(o.size), maxHeldBytes) }
+func (c *Chain) weight(o *order) int64 { return min(int64(o.size), c.c.budget) }
 
 // await waits for the order's result.
 func (c *Chain) await(ctx context.Context, o *order) error {
@@ -316,7 +320,7 @@ func (c *Chain) await(ctx context.Context, o *order) error {
 // finish settles an order, and those that wait for it.
 func (c *Chain) finish(o *order, err error) {
 	for _, o := range append(c.recent.settled(o), o) {
-		c.held.Release(weight(o))
+		c.held.Release(c.weight(o))
 		o.done <- err
 	}
 }

@@ -86,6 +86,17 @@ func (c *Chain) Voters() []raft.Server {
 // SuspectAfter sets how long a node goes without a leader before it asks whether it was removed.
 func (c *ChainConfig) SuspectAfter(d time.Duration) { c.suspect = d }
 
+// HoldAtMost bounds the bytes of envelopes that wait for an answer.
+func (c *ChainConfig) HoldAtMost(bytes int64) { c.budget = bytes }
+
+// Held is how many bytes of envelopes wait for an answer.
+func (c *Chain) Held() (n int64) {
+	for n = c.c.budget; n > 0 && !c.held.TryAcquire(n); n-- {
+	}
+	c.held.Release(n)
+	return c.c.budget - n
+}
+
 // Recent is what is remembered of the newest blocks.
 type Recent struct{ r recent }
 
