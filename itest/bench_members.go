@@ -21,8 +21,12 @@ import (
 )
 
 const (
-	// stirTime is how long a network is left alone before its idle cost is
-	// measured: connections are still being made after the view is full.
+	// circleTime bounds how long connections are made after the view is full; each
+	// node makes circleSize, or as many as there are others.
+	circleTime = 4 * time.Minute
+	circleSize = 60
+	// stirTime is how long a network is left alone then, before its idle cost is
+	// measured: those who were told to hurry do so for a while.
 	stirTime = 25 * time.Second
 	// idleTime is how long it is measured: all of a signed beat.
 	idleTime = 33 * time.Second
@@ -130,7 +134,7 @@ func MeetAndIdle(ctx context.Context, n int, short bool, phase func(string) erro
 	if err := phase("settling"); err != nil {
 		return m, idle, err
 	}
-	if err := pause(ctx, stirTime); err != nil {
+	if err := errors.Join(s.circle(ctx, min(n-1, circleSize)), pause(ctx, stirTime)); err != nil {
 		return m, idle, err
 	}
 	if err := phase("idle"); err != nil {
@@ -138,6 +142,24 @@ func MeetAndIdle(ctx context.Context, n int, short bool, phase func(string) erro
 	}
 	idle, err = s.idle(ctx, counters)
 	return m, idle, errors.Join(err, phase("stopping"))
+}
+
+// circle waits until each node is connected to so many others.
+func (s *Swarm) circle(ctx context.Context, size int) error {
+	ctx, cancel := context.WithTimeout(ctx, circleTime)
+	defer cancel()
+	for {
+		least := len(s.Peers)
+		for _, p := range s.Peers {
+			least = min(least, len(p.Node.Host().Network().Peers()))
+		}
+		if least >= size {
+			return nil
+		}
+		if err := pause(ctx, time.Second); err != nil {
+			return fmt.Errorf("a node has met %d of %d others: %w", least, size, err)
+		}
+	}
 }
 
 // living is how many members a peer believes alive, itself included.

@@ -40,7 +40,7 @@ func members(ctx context.Context, r *figures.Records, nodes int, full bool, prof
 		if err = errors.Join(err, done()); err != nil {
 			return fmt.Errorf("%d nodes: %w", n, err)
 		}
-		fmt.Fprintf(os.Stderr, "%d bare hosts: idle\n", n)
+		fmt.Fprintf(os.Stderr, "%d nodes: %.2f ms of CPU a second each; %d bare hosts: idle\n", n, figures.Millis(idle.CPU), n)
 		bare, err := itest.IdleBare(ctx, n)
 		if err != nil {
 			return fmt.Errorf("%d bare hosts: %w", n, err)
