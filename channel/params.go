@@ -53,7 +53,8 @@ const (
 	expelledScore     = -1e4 // no member (any more)
 	offenderScore     = -1e3 // two offences within offenceTime: on the graylist
 	ownOrgScore       = 10
-	standingTime      = 2 * time.Second
+	standingTime      = 10 * time.Second
+	outsideTime       = 2 * time.Second  // of who is no member: he may become one
 	decayEvery        = 10 * time.Second // the shortest decay takes minutes
 	decayToZero       = 0.01
 )
@@ -198,12 +199,12 @@ func (m *Mesh) ownScore(p peer.ID) float64 {
 }
 
 // standing is what p is to this channel. It is asked for several times a second
-// for each member, so it is remembered for standingTime; the fences ask anew.
+// for each member, so it is remembered for a while; the fences ask anew.
 func (m *Mesh) standing(p peer.ID, now time.Time) float64 {
 	m.standings.Lock()
 	defer m.standings.Unlock()
 	s, ok := m.standings.of[p]
-	if ok && now.Sub(s.at) < standingTime {
+	if age := now.Sub(s.at); ok && (age < outsideTime || age < standingTime && s.score > expelledScore) {
 		return s.score
 	}
 	s = standing{at: now}

@@ -125,8 +125,8 @@ func (m *machine) yielded(from msp.PKIID, c *claim, r *record, now time.Time) *w
 		return nil
 	}
 	m.vacate("yielded", now)
-	for _, id := range m.sorted() { // its neighbours aren't all of ours
-		if f := m.fellows[id]; f.here && id != from && id != c.id && now.Sub(f.asked) < heedTime {
+	for _, id := range m.heeded(now) { // its neighbours aren't all of ours
+		if id != from && id != c.id {
 			b := m.ballot(false)
 			b.claim = c
 			m.out = append(m.out, effect{kind: tell, id: id, ballot: b})

@@ -444,9 +444,8 @@ func (m *machine) ballot(ask bool) ballot {
 
 // pass tells what came new to those who asked.
 func (m *machine) pass(from msp.PKIID, now time.Time) {
-	for _, id := range m.sorted() {
-		f := m.fellows[id]
-		if f.here && id != from && (m.top == nil || id != m.top.id) && now.Sub(f.asked) < heedTime && !f.asked.IsZero() {
+	for _, id := range m.heeded(now) {
+		if id != from && (m.top == nil || id != m.top.id) {
 			m.tell(id, false)
 		}
 	}

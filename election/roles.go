@@ -288,7 +288,7 @@ func (m *machine) askSome(every time.Duration, now time.Time) {
 		return
 	}
 	m.askAt = now.Add(every)
-	here := slices.DeleteFunc(m.sorted(), func(id msp.PKIID) bool { return !m.fellows[id].here })
+	here := m.sorted(func(*fellow) bool { return true })
 	for range min(heralds, len(here)) {
 		i := int(m.random(time.Duration(len(here))))
 		m.tell(here[i], true)
@@ -325,12 +325,19 @@ func (m *machine) barredNow(id msp.PKIID, now time.Time) bool {
 	return r != nil && now.Before(r.barred)
 }
 
-// sorted are the fellows in an order that is the same in each run.
-func (m *machine) sorted() []msp.PKIID {
-	ids := make([]msp.PKIID, 0, len(m.fellows))
-	for id := range m.fellows {
-		ids = append(ids, id)
+// sorted are the neighbours of a kind, in an order that is the same in each run.
+func (m *machine) sorted(kind func(f *fellow) bool) []msp.PKIID {
+	var ids []msp.PKIID
+	for id, f := range m.fellows {
+		if f.here && kind(f) {
+			ids = append(ids, id)
+		}
 	}
 	slices.SortFunc(ids, func(a, b msp.PKIID) int { return bytes.Compare(a[:], b[:]) })
 	return ids
+}
+
+// heeded are the neighbours that have asked of late.
+func (m *machine) heeded(now time.Time) []msp.PKIID {
+	return m.sorted(func(f *fellow) bool { return now.Sub(f.asked) < heedTime })
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -184,6 +185,7 @@ func (s *Swarm) idle(ctx context.Context, counters []*meter) (out Idle, err erro
 		}
 		return bytes, c
 	}
+	runtime.GC() // what meeting left isn't paid for by idling
 	began, cpu := time.Now(), processTime()
 	b0, m0 := sum()
 	if err := pause(ctx, idleTime); err != nil {
@@ -224,6 +226,7 @@ func IdleBare(ctx context.Context, n int) (out Idle, err error) {
 		}
 		return bytes
 	}
+	runtime.GC()
 	began, cpu, bytes := time.Now(), processTime(), sum()
 	if err := pause(ctx, idleTime); err != nil {
 		return out, err

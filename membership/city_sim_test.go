@@ -17,9 +17,19 @@ import (
 func TestSimStart(t *testing.T) {
 	sizes := []int{50}
 	if figures.Long() {
-		sizes = []int{1000, 100, 50, 10}
+		sizes = []int{100, 50, 10}
 	}
-	m := newMeasured(t, "start")
+	start(t, "start", sizes)
+}
+
+// TestSoakStart is TestSimStart for the largest networks.
+func TestSoakStart(t *testing.T) {
+	soak(t)
+	start(t, "start.soak", largest)
+}
+
+func start(t *testing.T, name string, sizes []int) {
+	m := newMeasured(t, name)
 	for _, n := range sizes {
 		t.Run(fmt.Sprintf("%d peers", n), func(t *testing.T) {
 			signers, hosts := cityFolk(n)

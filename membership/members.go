@@ -38,7 +38,7 @@ const (
 	ownBeats    = 4                      // of which one also goes to the own organisation
 	fresh       = 10 * time.Second       // an alive message that greets is no older
 	clock       = 100 * time.Millisecond // for which news waits for more
-	sweepPause  = time.Second            // between two looks at whose certificate has ended
+	sweepPause  = 5 * time.Second        // between two looks at whose certificate has ended
 	heightPause = 200 * time.Millisecond // between two tellings of a height
 	leadPause   = time.Second            // between two alive messages for the sake of who leads
 	storeEvery  = 10 * time.Second       // sequences; a new incarnation is stored at once

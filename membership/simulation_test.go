@@ -31,23 +31,42 @@ func (m *measured) note(f func(r *figures.Records)) {
 	f(&m.all)
 }
 
-// sizes are how many peers the simulations have, the large ones only in full.
+// sizes are how many peers the simulations have, the large ones only in full,
+// and the largest, which take an hour of processor time and more, in make soak.
 func sizes() []int {
 	if figures.Long() {
-		return []int{1000, 200, 50, 10} // so that the longest begin first
+		return []int{200, 50, 10} // so that the longest begin first
 	}
 	return []int{50, 10}
+}
+
+var largest = []int{1000}
+
+func soak(t *testing.T) {
+	if os.Getenv("GRAPEVINE_SOAK") == "" {
+		t.Skip("it takes half an hour and more: make soak")
+	}
 }
 
 // TestSimCrash: from a crash that nothing tells of (no connection breaks) to
 // dead at the others.
 func TestSimCrash(t *testing.T) {
-	m := newMeasured(t, "crash")
 	crashes := 4
 	if figures.Long() {
 		crashes = 60
 	}
-	for _, n := range sizes() {
+	crash(t, "crash", sizes(), crashes)
+}
+
+// TestSoakCrash is TestSimCrash for the largest networks.
+func TestSoakCrash(t *testing.T) {
+	soak(t)
+	crash(t, "crash.soak", largest, 60)
+}
+
+func crash(t *testing.T, name string, sizes []int, crashes int) {
+	m := newMeasured(t, name)
+	for _, n := range sizes {
 		for _, loss := range []float64{0, .1, .3} {
 			t.Run(fmt.Sprintf("%d peers, %.0f%% loss", n, 100*loss), func(t *testing.T) {
 				t.Parallel()
@@ -92,20 +111,20 @@ func TestSimFalseDeaths(t *testing.T) {
 	if figures.Long() {
 		peerHours = 1000
 	}
-	falseDeaths(t, "false_deaths", peerHours)
+	falseDeaths(t, "false_deaths", sizes(), peerHours)
 }
 
-// TestSoakFalseDeaths does so for ten times as long.
+// TestSoakFalseDeaths does so for ten times as long, and for the largest
+// networks.
 func TestSoakFalseDeaths(t *testing.T) {
-	if os.Getenv("GRAPEVINE_SOAK") == "" {
-		t.Skip("it takes an hour and more: make soak")
-	}
-	falseDeaths(t, "false_deaths.soak", 10_000)
+	soak(t)
+	falseDeaths(t, "false_deaths.soak", sizes(), 10_000)
+	falseDeaths(t, "false_deaths.largest", largest, 1000)
 }
 
-func falseDeaths(t *testing.T, name string, peerHours float64) {
+func falseDeaths(t *testing.T, name string, sizes []int, peerHours float64) {
 	m := newMeasured(t, name)
-	for _, n := range sizes() {
+	for _, n := range sizes {
 		for _, k := range []struct{ loss, most float64 }{{.3, 1e-2}, {.1, 1e-4}, {0, 0}} {
 			t.Run(fmt.Sprintf("%d peers, %.0f%% loss", n, 100*k.loss), func(t *testing.T) {
 				t.Parallel()

@@ -82,14 +82,22 @@ func (c *Channel) keepBook(ctx context.Context) error {
 	t := time.NewTicker(bookEvery)
 	defer t.Stop()
 	var last []byte
+	var known []membership.Member
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-t.C:
 		}
+		now := c.contacts(c.members.List())
+		if slices.EqualFunc(now, known, func(a, b membership.Member) bool {
+			return a.Peer == b.Peer && a.MSPID == b.MSPID && a.Endpoint == b.Endpoint && a.Internal == b.Internal
+		}) {
+			continue // as nearly always
+		}
+		known = now
 		all := []contact{}
-		for _, m := range c.contacts(c.members.List()) {
+		for _, m := range now {
 			if len(all) < maxBook {
 				all = append(all, contact{m.Peer.String(), m.MSPID, m.Endpoint, m.Internal})
 			}
