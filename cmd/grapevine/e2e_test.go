@@ -229,6 +229,20 @@ func (m *machine) speaks(t *testing.T, first map[string]any) {
 	require.Equal(t, first["tipHash"], m.object(t, 0, "channel", "info", "mychannel", "--target", "peer1.org1")["tipHash"], "--wait returned when it had caught up")
 	require.Equal(t, true, m.object(t, 0, "state", "sync", "mychannel", "--wait", "--target", "peer1.org1")["done"])
 
+	// Fabric's peer channel, of the node and of an orderer.
+	require.Equal(t, "mychannel\n", m.run(t, 0, "peer", "channel", "list", "-o", "name"))
+	require.Equal(t, first["tipHash"], m.object(t, 0, "peer", "channel", "getinfo", "-c", "mychannel")["tipHash"])
+	require.Equal(t, true, m.object(t, 0, "peer", "channel", "join", "-b", "genesis.block")["already"])
+	for _, which := range []string{"oldest", "config", "newest", "1"} {
+		m.run(t, 0, "peer", "channel", "fetch", which, "own.block", "-c", "mychannel")
+		m.run(t, 0, "peer", "channel", "fetch", which, "ordered.block", "-c", "mychannel", "-o", from[4], "--cafile", from[6], "--target", "peer1.org1")
+		var own, ordered struct{ Header map[string]string } // each orderer signs its own copy
+		require.NoError(t, json.Unmarshal([]byte(m.run(t, 0, "block", "decode", "own.block")), &own))
+		require.NoError(t, json.Unmarshal([]byte(m.run(t, 0, "block", "decode", "ordered.block")), &ordered))
+		require.Len(t, own.Header, 3)
+		require.Equal(t, own.Header, ordered.Header, which)
+	}
+
 	m.participates(t, filepath.Join(dir, "crypto", "ordererOrganizations", "orderer"), net.Nodes[1].Admin, first["height"].(float64))
 	m.tails(t)
 }

@@ -113,8 +113,25 @@ of the configuration's peer.localMspId and peer.mspConfigPath.
 
 // fetch asks an orderer for block 0.
 func (a *app) fetch(ctx context.Context, t *target, ch, addr, cafile string) ([]byte, error) {
+	client, err := a.ordering(t, ch, addr, cafile)
+	if err != nil {
+		return nil, err
+	}
+	b, err := client.Fetch(ctx, 0)
+	if err != nil {
+		return nil, unfetched(addr, err)
+	}
+	raw, err := proto.Marshal(b)
+	if err != nil {
+		return nil, fmt.Errorf("block 0 of %s: %w", addr, err)
+	}
+	return raw, nil
+}
+
+// ordering speaks to one orderer in the name of the node.
+func (a *app) ordering(t *target, ch, addr, cafile string) (*orderer.Client, error) {
 	if host, port, err := net.SplitHostPort(addr); err != nil || host == "" || port == "" {
-		return nil, fault.Newf(fault.Usage, "--from %q is not HOST:PORT", addr).Do("name an orderer's gRPC address")
+		return nil, fault.Newf(fault.Usage, "%q is not HOST:PORT", addr).Do("name an orderer's gRPC address")
 	}
 	roots, err := readPool(a.path(cafile))
 	if err != nil {
@@ -134,20 +151,12 @@ func (a *app) fetch(ctx context.Context, t *target, ch, addr, cafile string) ([]
 	if len(own.Certificates) > 0 {
 		conf.ClientCert = func() *tls.Certificate { return &own.Certificates[0] }
 	}
-	b, err := orderer.NewClient(conf).Fetch(ctx, 0)
-	if err != nil {
-		return nil, unfetched(addr, err)
-	}
-	raw, err := proto.Marshal(b)
-	if err != nil {
-		return nil, fmt.Errorf("block 0 of %s: %w", addr, err)
-	}
-	return raw, nil
+	return orderer.NewClient(conf), nil
 }
 
-// unfetched says why an orderer didn't hand over block 0.
+// unfetched says why an orderer didn't hand over a block.
 func unfetched(addr string, err error) error {
-	e := fault.Of(fmt.Errorf("fetching block 0: %w", err))
+	e := fault.Of(fmt.Errorf("fetching a block: %w", err))
 	switch text := err.Error(); {
 	case strings.Contains(text, "certificate signed by unknown authority"):
 		return fault.Newf("NET002", "the certificate of %s is signed by another CA than --cafile names", addr).From(err).Do("name the CA of the orderer's TLS certificate")

@@ -18,7 +18,7 @@ import (
 
 func newPeerCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
-		Use: "peer", Short: "Run a peer", GroupID: groupOperate,
+		Use: "peer", Short: "Run a peer; Fabric's peer channel", GroupID: groupOperate,
 		Example: "  grapevine peer start --config core.yaml",
 	}
 	start := &cobra.Command{
@@ -41,7 +41,7 @@ is far ahead (auto).`,
 			return serve.Peer(ctx, p, b, log)
 		})
 	}
-	c.AddCommand(start)
+	c.AddCommand(start, newPeerChannelCmd(a))
 	return c
 }
 
