@@ -72,13 +72,13 @@ func BenchmarkRawRaft(b *testing.B) {
 }
 
 func rawRaft(b *testing.B, n int) {
-	const heartbeat = 200 * time.Millisecond
+	const patience = 10 * time.Second // a disk that is written flat out delays heartbeats
 	var all []*raft.Raft
 	var config raft.Configuration
 	var transports []*raft.InmemTransport
 	for i := range n {
 		id := fmt.Sprint(i)
-		addr, trans := raft.NewInmemTransport(raft.ServerAddress(id))
+		addr, trans := raft.NewInmemTransportWithTimeout(raft.ServerAddress(id), patience)
 		config.Servers = append(config.Servers, raft.Server{ID: raft.ServerID(id), Address: addr})
 		transports = append(transports, trans)
 	}
@@ -92,7 +92,10 @@ func rawRaft(b *testing.B, n int) {
 		require.NoError(b, err)
 		conf := raft.DefaultConfig()
 		conf.LocalID, conf.LogOutput = config.Servers[i].ID, io.Discard
-		conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = heartbeat, heartbeat, heartbeat
+		conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = patience, patience, patience
+		if i == 0 {
+			conf.HeartbeatTimeout, conf.ElectionTimeout, conf.LeaderLeaseTimeout = time.Second, time.Second, time.Second // it leads
+		}
 		conf.BatchApplyCh = true
 		snaps := raft.NewDiscardSnapshotStore()
 		require.NoError(b, raft.BootstrapCluster(conf, store, store, snaps, trans, config))
