@@ -264,7 +264,8 @@ func measured(bytes int64, f func(begin func()) error) (p Pace, err error) {
 			case <-stop:
 				return
 			case <-t.C:
-				p.Heap = max(p.Heap, heap()-min(before, heap()))
+				h := heap()
+				p.Heap = max(p.Heap, h-min(before, h))
 			}
 		}
 	}()
