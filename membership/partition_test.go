@@ -168,6 +168,7 @@ func TestSimPartition(t *testing.T) {
 					s.meeting()
 					s.run(10 * time.Second)
 					require.True(t, s.wholly())
+					suspicions := s.suspicions
 					s.divide(cut)
 					for range 10 {
 						s.run(time.Minute)
@@ -192,6 +193,9 @@ func TestSimPartition(t *testing.T) {
 								wrong++
 							}
 						}
+					}
+					if name == "pair" && loss == 0 {
+						require.Equal(t, suspicions, s.suspicions, "others answer for the two")
 					}
 					s.cut = nil
 					began := s.clock

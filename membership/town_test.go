@@ -140,9 +140,14 @@ func TestLeave(t *testing.T) {
 		w.joinAll()
 		time.Sleep(5 * time.Second)
 		var recorded []*wire.SignedAlive
-		old := w.parties[3].wide
+		last := func() *wire.SignedAlive {
+			w.parties[3].mu.Lock()
+			defer w.parties[3].mu.Unlock()
+			return w.parties[3].wide
+		}
+		old := last()
 		require.NoError(t, w.parties[3].Leave(t.Context()))
-		recorded = append(recorded, old, w.parties[3].wide)
+		recorded = append(recorded, old, last())
 		time.Sleep(50 * time.Millisecond)
 		for i := range 3 {
 			m, _ := w.sees(i, 3)
@@ -341,7 +346,7 @@ func TestSilentNewcomer(t *testing.T) {
 		require.False(t, w.parties[0].Silent(late))
 		require.Equal(t, []Kind{Joined}, w.happened(0, 2))
 		w.cut(0, 2, false)
-		time.Sleep(4 * time.Second)
+		time.Sleep(10 * time.Second)
 		require.True(t, w.parties[0].Silent(late), "dead")
 		w.cut(0, 2, true)
 		require.False(t, w.parties[0].Silent(late), "not connected")
