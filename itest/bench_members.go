@@ -24,7 +24,7 @@ import (
 const (
 	// circleTime bounds how long connections are made after the view is full; each
 	// node makes circleSize, or as many as there are others.
-	circleTime = 4 * time.Minute
+	circleTime = 8 * time.Minute
 	circleSize = 60
 	// stirTime is how long a network is left alone then, before its idle cost is
 	// measured: those who were told to hurry do so for a while.

@@ -111,9 +111,7 @@ func (s *service) puller(height uint64, mutual bool) *puller {
 		OnFailure: func(_ string, err error, _ time.Duration) { p.leave(err) },
 	}
 	if mutual {
-		folder := filepath.Dir(r.folder) + "/tls"
-		cert, err := tls.LoadX509KeyPair(folder+"/server.crt", folder+"/server.key")
-		require.NoError(t, err)
+		cert := r.tls(t)
 		conf.ClientCert = func() *tls.Certificate { return &cert }
 	}
 	p.client = orderer.NewClient(conf)
@@ -182,6 +180,15 @@ func (p *puller) followed() *standin {
 		}
 	}
 	return nil
+}
+
+// tls is the TLS certificate of whom signer gives.
+func (r *recording) tls(t testing.TB) tls.Certificate {
+	r.signer(t)
+	folder := filepath.Join(filepath.Dir(r.folder), "tls")
+	cert, err := tls.LoadX509KeyPair(filepath.Join(folder, "server.crt"), filepath.Join(folder, "server.key"))
+	require.NoError(t, err)
+	return cert
 }
 
 // signer is a peer of the recorded network.

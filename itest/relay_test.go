@@ -2,6 +2,7 @@ package itest
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -36,13 +37,19 @@ type relayWorld struct {
 	orderers []*standin
 	node     *node.Node
 	channel  *node.Channel
-	roots    *x509.CertPool // of the relay's TLS certificate
+	roots    *x509.CertPool   // of the relay's TLS certificate
+	shown    *tls.Certificate // by clients; nil: none
 	fronts   []node.Front
 }
 
 // newRelayWorld has an address of the relay for each orderer, and a last one for
 // all. Change may alter the orderers before anybody asks them.
 func newRelayWorld(t *testing.T, network string, change func([]*standin)) *relayWorld {
+	return relayWorldOf(t, network, false, change)
+}
+
+// relayWorldOf has mutual TLS on both sides of the relay, if asked.
+func relayWorldOf(t *testing.T, network string, mutual bool, change func([]*standin)) *relayWorld {
 	w := &relayWorld{t: t, r: record(t, network), roots: x509.NewCertPool()}
 	overrides := map[string]node.Override{}
 	for i, o := range w.r.conf.Orderers() {
@@ -50,7 +57,7 @@ func newRelayWorld(t *testing.T, network string, change func([]*standin)) *relay
 		require.NoError(t, err)
 		addr := l.Addr().String()
 		first := true
-		s := w.r.standin(t, fmt.Sprintf("orderer%d", i+1), o.Endpoint, false, func() net.Listener {
+		s := w.r.standin(t, fmt.Sprintf("orderer%d", i+1), o.Endpoint, mutual, func() net.Listener {
 			if first {
 				first = false
 				return l
@@ -85,6 +92,15 @@ func newRelayWorld(t *testing.T, network string, change func([]*standin)) *relay
 	shown := func() *tls.Certificate { return &cert }
 	cfg.Relay = node.RelayServices{Fronts: w.fronts, Certificate: shown}
 	cfg.Clients = node.ClientServices{Address: "127.0.0.1:0", Certificate: shown}
+	if mutual {
+		own := w.r.tls(t)
+		cfg.Orderers.Certificate = func() *tls.Certificate { return &own }
+		roots := func() *x509.CertPool { return w.roots }
+		cfg.Relay.ClientRoots, cfg.Clients.ClientRoots = roots, roots
+		client, err := org.TLS("client")
+		require.NoError(t, err)
+		w.shown = &client
+	}
 	w.node, err = node.Open(cfg)
 	require.NoError(t, err)
 	w.channel, err = w.node.Join(t.Context(), w.r.chain[0])
@@ -104,12 +120,13 @@ func (w *relayWorld) peer(i int) *orderer.Client {
 		},
 		OnFailure:  func(_ string, err error, _ time.Duration) { w.t.Log(err) },
 		MaxBackoff: 50 * time.Millisecond,
+		ClientCert: func() *tls.Certificate { return w.shown },
 	})
 }
 
 // stream opens a Deliver stream to address i, as a Fabric peer does, and asks.
 func (w *relayWorld) stream(ctx context.Context, i int, seek *ab.SeekInfo) ab.AtomicBroadcast_DeliverClient {
-	env, err := tx.BoundEnvelope(common.HeaderType_DELIVER_SEEK_INFO, w.r.conf.Channel(), seek, w.r.signer(w.t), time.Now(), nil)
+	env, err := tx.BoundEnvelope(common.HeaderType_DELIVER_SEEK_INFO, w.r.conf.Channel(), seek, w.r.signer(w.t), time.Now(), w.binding())
 	require.NoError(w.t, err)
 	s, err := ab.NewAtomicBroadcastClient(w.dial(i)).Deliver(ctx)
 	require.NoError(w.t, err)
@@ -120,10 +137,23 @@ func (w *relayWorld) stream(ctx context.Context, i int, seek *ab.SeekInfo) ab.At
 func (w *relayWorld) dial(i int) *grpc.ClientConn { return w.dialAt(w.node.RelayAddresses()[i]) }
 
 func (w *relayWorld) dialAt(addr string) *grpc.ClientConn {
-	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{RootCAs: w.roots})))
+	conf := &tls.Config{RootCAs: w.roots}
+	if w.shown != nil {
+		conf.Certificates = []tls.Certificate{*w.shown}
+	}
+	conn, err := grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(credentials.NewTLS(conf)))
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { require.NoError(w.t, conn.Close()) })
 	return conn
+}
+
+// binding is what ties a request to the certificate that clients show.
+func (w *relayWorld) binding() []byte {
+	if w.shown == nil {
+		return nil
+	}
+	sum := sha256.Sum256(w.shown.Certificate[0])
+	return sum[:]
 }
 
 // answers asks address i until it gives a status, or a block.
