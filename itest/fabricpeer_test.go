@@ -204,13 +204,19 @@ func TestHostileFabricPeer(t *testing.T) {
 	require.Equal(t, block.HeaderHash(r.chain[0].Header), c.Ledger().Tip().Hash)
 }
 
-// counted is a reason's count; "" is all reasons'.
-func counted(t *testing.T, reg *prometheus.Registry, reason string) (sum float64) {
+// counted is a reason's count of refusals; "" is all reasons'.
+func counted(t *testing.T, reg *prometheus.Registry, reason string) float64 {
+	t.Helper()
+	return countedBy(t, reg, "grapevine_rejected_total", reason)
+}
+
+// countedBy is what a metric that counts by reason says.
+func countedBy(t *testing.T, reg *prometheus.Registry, metric, reason string) (sum float64) {
 	t.Helper()
 	all, err := reg.Gather()
 	require.NoError(t, err)
 	for _, f := range all {
-		if f.GetName() != "grapevine_rejected_total" {
+		if f.GetName() != metric {
 			continue
 		}
 		for _, m := range f.GetMetric() {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
 	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -40,6 +41,7 @@ type relayWorld struct {
 	roots    *x509.CertPool   // of the relay's TLS certificate
 	shown    *tls.Certificate // by clients; nil: none
 	fronts   []node.Front
+	counts   *prometheus.Registry // of the relay
 }
 
 // newRelayWorld has an address of the relay for each orderer, and a last one for
@@ -50,7 +52,7 @@ func newRelayWorld(t *testing.T, network string, change func([]*standin)) *relay
 
 // relayWorldOf has mutual TLS on both sides of the relay, if asked.
 func relayWorldOf(t *testing.T, network string, mutual bool, change func([]*standin)) *relayWorld {
-	w := &relayWorld{t: t, r: record(t, network), roots: x509.NewCertPool()}
+	w := &relayWorld{t: t, r: record(t, network), roots: x509.NewCertPool(), counts: prometheus.NewRegistry()}
 	overrides := map[string]node.Override{}
 	for i, o := range w.r.conf.Orderers() {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -88,6 +90,7 @@ func relayWorldOf(t *testing.T, network string, mutual bool, change func([]*stan
 	w.r.peer(t, w.r.conf.Orgs()[0], 0, &cfg)
 	listen, endpoint := loopback(t, 1)
 	cfg.Dir, cfg.Listen, cfg.ExternalEndpoint, cfg.Log, cfg.Role = t.TempDir(), listen(0), endpoint(0), testLog(), "relay"
+	cfg.Metrics = w.counts
 	cfg.Leader, cfg.Orderers = election.Static, node.OrdererClient{Overrides: overrides, Stall: 600 * time.Millisecond, MaxBackoff: 100 * time.Millisecond}
 	shown := func() *tls.Certificate { return &cert }
 	cfg.Relay = node.RelayServices{Fronts: w.fronts, Certificate: shown}
@@ -396,6 +399,7 @@ func TestRelayLags(t *testing.T) {
 	require.NoError(t, w.channel.Ledger().Wait(ctx, 20))
 	w.answers(ctx, last, common.Status_SERVICE_UNAVAILABLE, newestHeader(whole, strict))
 	w.answers(ctx, last, common.Status_SUCCESS, newestHeader(whole, effort))
+	require.NoError(t, soon(ctx, "leaving the orderer", func() bool { return countedBy(t, w.counts, "grapevine_orderer_left_total", "orderer.stalled") > 0 }))
 	close(held)
 	require.NoError(t, w.channel.Ledger().Wait(ctx, w.r.tip.Height))
 	w.answers(ctx, last, common.Status_SUCCESS, newestHeader(whole, strict))
