@@ -1,8 +1,15 @@
 package node
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
+	"crypto/x509"
+	"log/slog"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -42,4 +49,34 @@ func TestOrdererShowsANewCertificate(t *testing.T) {
 	require.Len(t, o.keys(), 2, "the newest, and the one that is named")
 	_, is = o.find("mychannel").chain.Self()
 	require.True(t, is)
+}
+
+// A node says each day of the last week that a certificate of it ends.
+func TestEndsAreSaidInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var said bytes.Buffer
+		s := newStack(slog.New(slog.NewTextHandler(&said, nil)))
+		s.guard = newGuard("", nil)
+		reg := prometheus.NewRegistry()
+		m, err := newMetrics(reg)
+		require.NoError(t, err)
+		end := time.Now().Add(9 * 24 * time.Hour)
+		ctx, cancel := context.WithCancel(t.Context())
+		var g sync.WaitGroup
+		g.Go(func() {
+			require.ErrorIs(t, s.watchExpiry(ctx, m, func() map[string]*x509.Certificate {
+				return map[string]*x509.Certificate{"sign": {NotAfter: end}, "tls": {NotAfter: end.Add(365 * 24 * time.Hour)}}
+			}), context.Canceled)
+		})
+		time.Sleep(2*24*time.Hour - time.Second)
+		require.Empty(t, said.String())
+		time.Sleep(time.Hour)
+		require.Equal(t, 1, strings.Count(said.String(), "ends soon"))
+		require.Contains(t, said.String(), "use=sign")
+		time.Sleep(3 * 24 * time.Hour)
+		require.Equal(t, 4, strings.Count(said.String(), "ends soon"))
+		require.InDelta(t, time.Until(end).Seconds(), counted(t, reg, "grapevine_certificate_expiry_seconds", "use", "sign"), 60)
+		cancel()
+		g.Wait()
+	})
 }
