@@ -40,6 +40,7 @@ const (
 	clock       = 100 * time.Millisecond // for which news waits for more
 	sweepPause  = 5 * time.Second        // between two looks at whose certificate has ended
 	heightPause = 200 * time.Millisecond // between two tellings of a height
+	heightFew   = 4                      // members that are told at once, and a sixteenth of all
 	leadPause   = time.Second            // between two alive messages for the sake of who leads
 	storeEvery  = 10 * time.Second       // sequences; a new incarnation is stored at once
 	judgedFor   = 30 * time.Second       // Admit's yes is remembered; see Rejudge
@@ -137,9 +138,10 @@ type Members struct {
 	timer       *time.Timer             // Run's, for then; nil while it doesn't run
 	above       uint64                  // an incarnation that others hold of us
 	lifted      time.Time               // when it was last raised
-	height      uint64                  // as it was told last
-	heightAt    time.Time
-	lead        *wire.Lead // as it was told last
+	height      uint64                  // that all were told
+	heightAt    time.Time               // when some were told, last
+	tellings    uint64                  // of heights, to anybody
+	lead        *wire.Lead              // as it was told last
 	left        bool
 	born        time.Time
 	stats       Stats

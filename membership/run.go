@@ -1,11 +1,13 @@
 package membership
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -193,20 +195,43 @@ func (m *Members) tick(now time.Time, late bool) bool {
 	} else if len(m.news) > 0 {
 		m.wake(m.newsAt)
 	}
-	if now.Sub(m.heightAt) >= heightPause {
-		if h, _ := m.c.Tip(); h != m.height {
-			m.height, m.heightAt = h, now
-			for _, t := range m.talks {
-				m.send(t, new(wire.Word))
-			}
-		}
-	} else if h, _ := m.c.Tip(); h != m.height {
-		m.wake(m.heightAt.Add(heightPause))
-	}
+	m.tellHeight(now)
 	if m.c.Lead != nil && m.round > 0 && now.Sub(m.saidAt) >= leadPause && !proto.Equal(m.c.Lead(), m.lead) {
 		m.publishSoon()
 	}
 	return m.view.born || m.view.moved && late
+}
+
+// tellHeight tells a few of those who don't know it how high we are: those first
+// who were told longest ago. While blocks flow somebody tells each member in
+// nearly each pause, and what a node says doesn't grow with the network; then all
+// learn the last height. Called under mu.
+func (m *Members) tellHeight(now time.Time) {
+	h, _ := m.c.Tip()
+	switch {
+	case h == m.height:
+		return
+	case now.Sub(m.heightAt) < heightPause:
+		m.wake(m.heightAt.Add(heightPause))
+		return
+	}
+	m.heightAt = now
+	behind := make([]*talk, 0, len(m.talks))
+	for _, t := range m.talks {
+		if t.height != h {
+			behind = append(behind, t)
+		}
+	}
+	slices.SortFunc(behind, func(a, b *talk) int { return cmp.Compare(a.told, b.told) })
+	few := min(heightFew+len(m.talks)/16, len(behind))
+	for _, t := range behind[:few] {
+		m.send(t, new(wire.Word))
+	}
+	if few == len(behind) {
+		m.height = h
+		return
+	}
+	m.wake(now.Add(heightPause))
 }
 
 // sweep forgets whose time is over. Called under mu.

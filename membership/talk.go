@@ -34,6 +34,7 @@ type talk struct {
 	id     msp.PKIID
 	mspID  string
 	height uint64 // told
+	told   uint64 // which of all tellings that was
 	state  uint64 // height of the state, told
 	heard  uint64 // that it told
 	digest uint64 // told
@@ -431,7 +432,8 @@ func (s say) word() *wire.Word {
 func (m *Members) send(t *talk, w *wire.Word) {
 	h, hash := m.c.Tip()
 	if h != t.height {
-		t.height = h
+		m.tellings++
+		t.height, t.told = h, m.tellings
 		w.Height, w.TipHash = h, hash[:]
 	}
 	m.stateNews(t, w)
