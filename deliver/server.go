@@ -68,7 +68,7 @@ func serve(ctx context.Context, l net.Listener, cert func() *tls.Certificate, ro
 		return now, nil
 	}}
 	g := grpc.NewServer(
-		grpc.Creds(corked{credentials.NewTLS(conf)}), grpc.WriteBufferSize(corkBytes), grpc.SharedWriteBuffer(true),
+		grpc.Creds(corked{credentials.NewTLS(conf)}), grpc.WriteBufferSize(corkBytes),
 		grpc.ForceServerCodecV2(Codec()),
 		grpc.MaxRecvMsgSize(most), grpc.MaxSendMsgSize(maxMessage),
 		grpc.MaxConcurrentStreams(perConnection),
