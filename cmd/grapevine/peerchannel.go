@@ -22,7 +22,7 @@ func newPeerChannelCmd(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use: "channel", Short: "List, look at, fetch of and join channels, with Fabric's flags",
 		Long: `What Fabric's peer channel does that a node of ours can answer, with its flags.
-grapevine channel does more.`,
+More is done by "grapevine channel".`,
 		Example: "  grapevine peer channel list\n  grapevine peer channel getinfo -c mychannel\n  grapevine peer channel join -b mychannel.block",
 	}
 	c.AddCommand(newPeerListCmd(a), newPeerGetInfoCmd(a), newPeerFetchCmd(a), newPeerJoinCmd(a))
