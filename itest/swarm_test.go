@@ -14,7 +14,7 @@ import (
 // TestMain fails for goroutines that are left; libp2p counts bandwidth in one of
 // the process.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/libp2p/go-flow-metrics.(*sweeper).runActive"))
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/libp2p/go-flow-metrics.(*sweeper).run"))
 }
 
 // testLog speaks with -v and GRAPEVINE_LOG set.
