@@ -16,6 +16,11 @@ import (
 // this at once go in several batches, in order.
 const maxBatch = 1 << 30
 
+const (
+	txRoom   = 112     // of a transaction's key in a batch
+	retained = 8 << 20 // of a batch's memory, for the next
+)
+
 // A commit is a batch on its way to the disk. On a full disk its outcome stays
 // open until there is room; its goroutine finishes it even if nobody waits.
 type commit struct {

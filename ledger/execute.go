@@ -242,9 +242,9 @@ func (l *Ledger) turn(s stateMark, from uint64, blocks iter.Seq[*common.Block]) 
 // batch makes the batch to write to. What a block writes the next one reads.
 func (t *turn) batch(size int) *pebble.Batch {
 	if t.on {
-		t.b = t.l.db.pebble.NewIndexedBatchWithSize(size)
+		t.b = t.l.db.pebble.NewIndexedBatchWithSize(size + size/2) // what it makes of the state too
 	} else {
-		t.b = t.l.db.pebble.NewBatchWithSize(size)
+		t.b = t.l.db.pebble.NewBatchWithSize(size, pebble.WithMaxRetainedSizeBytes(retained))
 	}
 	return t.b
 }

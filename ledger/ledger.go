@@ -122,7 +122,10 @@ func (l *Ledger) compose(m mark, bs []block.Verified, size int) (*pebble.Batch, 
 			}
 		}
 	})
-	b := t.batch(size + len(bs)*512)
+	for _, v := range bs {
+		size += 512 + len(v.TxIDs())*txRoom
+	}
+	b := t.batch(size)
 	done := 0
 	for _, v := range bs {
 		m = l.write(b, m, v)
@@ -186,8 +189,9 @@ func (l *Ledger) holds(b block.Verified) error {
 // to, which the caller puts behind them.
 func (l *Ledger) write(b *pebble.Batch, m mark, v block.Verified) mark {
 	c, n := l.record.number, v.Number()
-	set(b, blockKey(c, n), v.Bytes())
+	// The large value isn't the first: for that Pebble takes a buffer of its own.
 	set(b, hashKey(c, v.Hash()), binary.BigEndian.AppendUint64(nil, n))
+	set(b, blockKey(c, n), v.Bytes())
 	for i, id := range v.TxIDs() {
 		if id != "" {
 			set(b, txKey(c, id, n, uint32(i)), nil)
