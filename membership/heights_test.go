@@ -70,7 +70,7 @@ func TestHeightsFlow(t *testing.T) {
 		words -= moved + calm
 		most := members * seconds * int(time.Second/heightPause) * heightFew
 		require.LessOrEqual(t, words, most, "each would be told by each: %d", most/heightFew*(members-1))
-		time.Sleep(heightPause * (members/heightFew + 1))
+		time.Sleep(heightPause + heightRest*(members/heightFew))
 		mu.Lock()
 		require.LessOrEqual(t, longest, 4*heightPause)
 		for i := range told {

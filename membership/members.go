@@ -39,7 +39,8 @@ const (
 	fresh       = 10 * time.Second       // an alive message that greets is no older
 	clock       = 100 * time.Millisecond // for which news waits for more
 	sweepPause  = 5 * time.Second        // between two looks at whose certificate has ended
-	heightPause = 200 * time.Millisecond // between two tellings of a height
+	heightPause = 200 * time.Millisecond // between tellings of two heights
+	heightRest  = time.Second            // between two of the same
 	heightFew   = 4                      // members that are told at once, and a sixteenth of all
 	leadPause   = time.Second            // between two alive messages for the sake of who leads
 	storeEvery  = 10 * time.Second       // sequences; a new incarnation is stored at once
@@ -140,6 +141,7 @@ type Members struct {
 	lifted      time.Time               // when it was last raised
 	height      uint64                  // that all were told
 	heightAt    time.Time               // when some were told, last
+	lately      uint64                  // what they were told
 	tellings    uint64                  // of heights, to anybody
 	lead        *wire.Lead              // as it was told last
 	left        bool

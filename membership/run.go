@@ -204,18 +204,22 @@ func (m *Members) tick(now time.Time, late bool) bool {
 
 // tellHeight tells a few of those who don't know it how high we are: those first
 // who were told longest ago. While blocks flow somebody tells each member in
-// nearly each pause, and what a node says doesn't grow with the network; then all
-// learn the last height. Called under mu.
+// nearly each pause, and what a node says doesn't grow with the network; those
+// who have still not been told learn it at leisure. Called under mu.
 func (m *Members) tellHeight(now time.Time) {
 	h, _ := m.c.Tip()
+	pause := heightPause
+	if h == m.lately {
+		pause = heightRest
+	}
 	switch {
 	case h == m.height:
 		return
-	case now.Sub(m.heightAt) < heightPause:
-		m.wake(m.heightAt.Add(heightPause))
+	case now.Sub(m.heightAt) < pause:
+		m.wake(m.heightAt.Add(pause))
 		return
 	}
-	m.heightAt = now
+	m.heightAt, m.lately = now, h
 	behind := make([]*talk, 0, len(m.talks))
 	for _, t := range m.talks {
 		if t.height != h {
@@ -231,7 +235,7 @@ func (m *Members) tellHeight(now time.Time) {
 		m.height = h
 		return
 	}
-	m.wake(now.Add(heightPause))
+	m.wake(now.Add(heightRest))
 }
 
 // sweep forgets whose time is over. Called under mu.
