@@ -16,9 +16,13 @@ import (
 // some heartbeats to shed the members they have too many of.
 const settleTime = 3 * time.Second
 
-// warmBlocks is how many blocks of a load go ahead of those that count: by then
-// connections carry what they can, and a leader of ours knows its ways.
-const warmBlocks = 4
+// warmBlocks and warmBytes are how many blocks of a load go ahead of those that
+// count: by then connections carry what they can, a leader of ours knows its
+// ways, and the ledgers use the memory they have, rather than ask for more.
+const (
+	warmBlocks = 4
+	warmBytes  = 40 << 20
+)
 
 // A Load is a stream of blocks.
 type Load struct {
@@ -103,29 +107,39 @@ func (a *arrivals) wait(ctx context.Context, m map[uint64][]time.Time, n uint64,
 	}
 }
 
-// A Comparison is what three networks made of the same loads.
+// A Comparison is what some networks made of the same loads.
 type Comparison struct {
 	Ours []Measure
 	Raw  []Measure // raw GossipSub, which believes and keeps nothing
 	// Kept is raw GossipSub whose receivers check what comes as ours do, and
-	// write and sync its bytes to a file: no less can be done by who holds a
-	// proven block on disk.
+	// commit it to a bare Pebble store: no less can be done by who keeps proven
+	// blocks in one.
 	Kept []Measure
+	// Alone is what our nodes do to bring blocks, on plain hosts: like Raw, it
+	// keeps nothing.
+	Alone []Measure
+	// Least is one stream from the first host to each other, whose receivers do
+	// the same: no source can do with less that sends each a copy of its own.
+	Least []Measure
 }
 
 // Compare runs the loads on a network of ours and on raw GossipSub, with the
 // same number of nodes in this process, by turns: rounds of each, and what goes
 // first changes. progress is told what goes on.
 func Compare(ctx context.Context, nodes, organisations, rounds int, loads []Load, progress func(string)) (c Comparison, err error) {
-	c = Comparison{make([]Measure, len(loads)), make([]Measure, len(loads)), make([]Measure, len(loads))}
+	for _, m := range []*[]Measure{&c.Ours, &c.Raw, &c.Kept, &c.Alone, &c.Least} {
+		*m = make([]Measure, len(loads))
+	}
 	networks := []struct {
 		name  string
 		into  []Measure
 		start func() (carrier, error)
 	}{
 		{"grapevine", c.Ours, func() (carrier, error) { return newGrapevine(ctx, nodes, organisations, nil) }},
-		{"gossipsub", c.Raw, func() (carrier, error) { return newRaw(ctx, nodes, false) }},
-		{"gossipsub, checked and synced", c.Kept, func() (carrier, error) { return newRaw(ctx, nodes, true) }},
+		{"gossipsub", c.Raw, func() (carrier, error) { return newRaw(ctx, nodes, rawBelieved) }},
+		{"gossipsub, checked and synced", c.Kept, func() (carrier, error) { return newRaw(ctx, nodes, rawKept) }},
+		{"cast alone", c.Alone, func() (carrier, error) { return newCasting(ctx, nodes) }},
+		{"plain streams, checked and synced", c.Least, func() (carrier, error) { return newRaw(ctx, nodes, rawDirect) }},
 	}
 	for round := range rounds {
 		for turn := range networks {
@@ -170,7 +184,7 @@ func measure(ctx context.Context, net carrier, receivers int, l Load) (m Measure
 	}
 	whole, cancel := context.WithTimeout(ctx, time.Duration(l.Count)*l.Every+startTime)
 	defer cancel()
-	for range warmBlocks {
+	for range max(warmBlocks, min(10*warmBlocks, warmBytes/l.Body)) {
 		warm, _, err := net.send(l.Body)
 		if err == nil {
 			err = a.wait(whole, durable, warm, receivers)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"runtime"
 	"time"
 
@@ -74,7 +75,7 @@ func streamed(ctx context.Context, raw [][]byte, bytes int64, take func(io.Reade
 // rawStore opens a Pebble store with the ledger's sizes.
 func rawStore(dir string) (*pebble.DB, error) {
 	o := &pebble.Options{
-		MemTableSize: 16 << 20, MemTableStopWritesThreshold: 4, FormatMajorVersion: pebble.FormatValueSeparation,
+		MemTableSize: 16<<20 - rand.Uint64N(4<<20), MemTableStopWritesThreshold: 4, FormatMajorVersion: pebble.FormatValueSeparation,
 		CompactionConcurrencyRange: func() (int, int) { return 1, 2 }, Logger: quiet{},
 	}
 	o.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy {

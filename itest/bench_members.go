@@ -207,7 +207,7 @@ func (s *Swarm) idle(ctx context.Context, counters []*meter) (out Idle, err erro
 // GossipSub on one topic, and nothing of ours: what no node of ours can be below
 // that is made of the same.
 func IdleBare(ctx context.Context, n int) (out Idle, err error) {
-	c, err := newRaw(ctx, n, false)
+	c, err := newRaw(ctx, n, rawBelieved)
 	if err != nil {
 		return out, err
 	}

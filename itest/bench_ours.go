@@ -88,7 +88,10 @@ func (g *grapevine) start(ctx context.Context) error {
 			p.Commits(ctx, 1, func(n uint64, _ time.Time) { g.came.note(g.came.disk, n) })
 		})
 	}
-	return soon(ctx, "meeting", func() bool { return g.Met() && g.Meshed() })
+	if err := soon(ctx, "meeting", func() bool { return g.Met() && g.Meshed() }); err != nil {
+		return err
+	}
+	return g.circle(ctx, min(len(g.Peers)-1, circleSize)) // as the bare hosts, all of which are connected
 }
 
 func (g *grapevine) send(bytes int) (uint64, time.Time, error) {

@@ -10,9 +10,9 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/libp2p/go-libp2p"
 	pubsub "github.com/libp2p/go-libp2p-pubsub"
 	pb "github.com/libp2p/go-libp2p-pubsub/pb"
@@ -31,26 +31,35 @@ import (
 // raw is the same number of plain libp2p hosts, TCP, TLS and yamux as ours,
 // fully connected, with GossipSub as it comes (D = 6): whole blocks, believed
 // without a look and kept nowhere; or, when they are kept, checked as our nodes
-// check them, written to a file of the receiver's and synced, all after they
-// were forwarded.
+// check them, and committed to a bare Pebble store with our ledger's sizes, all
+// after they were forwarded. A third kind keeps them too, but has streams for GossipSub.
 type raw struct {
-	world  *World
-	came   *arrivals
-	hosts  []host.Host
-	topics []*pubsub.Topic
-	heard  []*hearer
-	kept   bool
-	dir    string
-	rules  *block.Rules
-	bytes  []*metrics.BandwidthCounter
-	stop   context.CancelFunc
-	listen sync.WaitGroup
-	files  []*os.File
-	mu     sync.Mutex
-	failed error // owned by mu
+	world   *World
+	came    *arrivals
+	hosts   []host.Host
+	topics  []*pubsub.Topic
+	heard   []*hearer
+	kind    rawKind
+	streams streams
+	dir     string
+	rules   *block.Rules
+	bytes   []*metrics.BandwidthCounter
+	stop    context.CancelFunc
+	listen  sync.WaitGroup
+	stores  []*pebble.DB
+	mu      sync.Mutex
+	failed  error // owned by mu
 }
 
-func newRaw(ctx context.Context, nodes int, kept bool) (carrier, error) {
+type rawKind int
+
+const (
+	rawBelieved rawKind = iota // GossipSub; nothing is kept
+	rawKept                    // GossipSub
+	rawDirect                  // streams; kept too
+)
+
+func newRaw(ctx context.Context, nodes int, kind rawKind) (carrier, error) {
 	w, err := NewWorld(1)
 	if err != nil {
 		return nil, err
@@ -59,8 +68,8 @@ func newRaw(ctx context.Context, nodes int, kept bool) (carrier, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &raw{world: w, came: newArrivals(), kept: kept, rules: conf.Rules()}
-	if kept {
+	r := &raw{world: w, came: newArrivals(), kind: kind, rules: conf.Rules()}
+	if r.durable() {
 		if r.dir, err = benchFolder(); err != nil {
 			return nil, err
 		}
@@ -77,6 +86,12 @@ func newRaw(ctx context.Context, nodes int, kept bool) (carrier, error) {
 				return nil, errors.Join(err, r.close())
 			}
 		}
+	}
+	if kind == rawDirect {
+		if err = r.direct(ctx); err != nil {
+			return nil, errors.Join(err, r.close())
+		}
+		return r, nil
 	}
 	// GossipSub may leave a host below Dlo for minutes, when its candidates are
 	// all in backoff: it is enough that they have so many neighbours on average.
@@ -97,13 +112,18 @@ func newRaw(ctx context.Context, nodes int, kept bool) (carrier, error) {
 	return r, nil
 }
 
-// add adds a node, which listens if it isn't the first.
-func (r *raw) add(ctx context.Context) error {
-	count := metrics.NewBandwidthCounter()
-	h, err := libp2p.New(
+// plainHost is one with TCP, TLS and yamux and nothing of ours.
+func plainHost(count metrics.Reporter) (host.Host, error) {
+	return libp2p.New(
 		libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"), libp2p.Transport(tcp.NewTCPTransport),
 		libp2p.Security(libp2ptls.ID, libp2ptls.New), libp2p.BandwidthReporter(count), libp2p.DisableMetrics(),
 		libp2p.DisableRelay(), libp2p.ForceReachabilityPublic(), libp2p.DisableIdentifyAddressDiscovery(), libp2p.Ping(false))
+}
+
+// add adds a node, which listens if it isn't the first.
+func (r *raw) add(ctx context.Context) error {
+	count := metrics.NewBandwidthCounter()
+	h, err := plainHost(count)
 	if err != nil {
 		return err
 	}
@@ -111,6 +131,33 @@ func (r *raw) add(ctx context.Context) error {
 	r.hosts, r.bytes = append(r.hosts, h), append(r.bytes, count)
 	hear := &hearer{self: h.ID()}
 	r.heard = append(r.heard, hear)
+	keep := func([]byte) error { return nil }
+	if r.durable() {
+		db, err := rawStore(filepath.Join(r.dir, strconv.Itoa(len(r.hosts))))
+		if err != nil {
+			return err
+		}
+		r.stores = append(r.stores, db)
+		keep = func(b []byte) error { return r.keep(db, b) }
+	}
+	take := func(data []byte) error {
+		n := binary.BigEndian.Uint64(data)
+		if !first {
+			r.came.note(r.came.held, n)
+		}
+		err := keep(data[8:])
+		if err == nil && !first && r.durable() {
+			r.came.note(r.came.disk, n)
+		}
+		return err
+	}
+	if r.kind == rawDirect {
+		hears(h, func(data []byte) error {
+			hear.messages.Add(1)
+			return take(data)
+		}, r.fail)
+		return nil
+	}
 	ps, err := pubsub.NewGossipSub(ctx, h, pubsub.WithMessageSignaturePolicy(pubsub.StrictNoSign), pubsub.WithNoAuthor(),
 		pubsub.WithMessageIdFn(number), pubsub.WithMaxMessageSize(16<<20), pubsub.WithRawTracer(hear))
 	if err != nil {
@@ -125,31 +172,15 @@ func (r *raw) add(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	keep := func([]byte) error { return nil }
-	if r.kept {
-		f, err := os.Create(filepath.Join(r.dir, strconv.Itoa(len(r.hosts))))
-		if err != nil {
-			return err
-		}
-		r.files = append(r.files, f)
-		keep = func(b []byte) error { return r.keep(f, b) }
-	}
 	r.listen.Go(func() {
 		for {
 			m, err := sub.Next(ctx)
 			if err != nil {
 				return
 			}
-			n := binary.BigEndian.Uint64(m.Data)
-			if !first {
-				r.came.note(r.came.held, n)
-			}
-			if err := keep(m.Data[8:]); err != nil {
+			if err := take(m.Data); err != nil {
 				r.fail(err)
 				return
-			}
-			if !first && r.kept {
-				r.came.note(r.came.disk, n)
 			}
 		}
 	})
@@ -157,14 +188,12 @@ func (r *raw) add(ctx context.Context) error {
 }
 
 // keep checks a block and makes it durable.
-func (r *raw) keep(f *os.File, raw []byte) error {
-	if _, err := block.Check(r.rules, raw); err != nil {
+func (r *raw) keep(db *pebble.DB, raw []byte) error {
+	c, err := block.Check(r.rules, raw)
+	if err != nil {
 		return err
 	}
-	if _, err := f.Write(raw); err != nil {
-		return err
-	}
-	return syscall.Fdatasync(int(f.Fd()))
+	return db.Set(fmt.Appendf(nil, "block%012d", c.Number()), raw, pebble.Sync)
 }
 
 // fail notes what a receiver couldn't keep; close tells.
@@ -187,6 +216,9 @@ func (r *raw) send(bytes int) (uint64, time.Time, error) {
 		return 0, time.Time{}, fmt.Errorf("encoding a block: %w", err)
 	}
 	at := time.Now()
+	if r.kind == rawDirect {
+		return b.Header.Number, at, r.streams.deliver(data)
+	}
 	return b.Header.Number, at, r.topics[0].Publish(context.Background(), data)
 }
 
@@ -200,18 +232,18 @@ func (r *raw) counts() (messages, pulled uint64, bytes int64) {
 	return messages, 0, bytes
 }
 
-func (r *raw) durable() bool { return r.kept }
+func (r *raw) durable() bool { return r.kind != rawBelieved }
 
 func (r *raw) arrivals() *arrivals { return r.came }
 
 func (r *raw) close() error {
-	r.stop()
+	r.stop() // and with it the streams' writers
 	r.listen.Wait()
 	errs := []error{r.failed}
-	for _, f := range r.files {
-		errs = append(errs, f.Close())
+	for _, db := range r.stores {
+		errs = append(errs, db.Close())
 	}
-	if r.kept {
+	if r.durable() {
 		errs = append(errs, os.RemoveAll(r.dir))
 	}
 	for _, h := range r.hosts {

@@ -1,5 +1,6 @@
 // Command runbench measures Grapevine beside its bare counterparts, in one run,
-// and prints figures and ratios: dissemination beside raw GossipSub, the
+// and prints figures and ratios: dissemination beside GossipSub and plain
+// streams, where neither keeps the blocks and where both do (ADR 39), the
 // ledger's append beside bare Pebble batches, range pull beside one raw libp2p
 // stream. Beside them, how networks meet and what they cost while nothing
 // happens. Trust the ratios and CPU times: the rest is the machine's.
@@ -32,7 +33,7 @@ var loads = []itest.Load{
 	{Body: 8 << 10, Every: 100 * time.Millisecond, Count: 100},
 	{Body: 10 << 10, Every: 100 * time.Millisecond, Count: 100},
 	{Body: 100 << 10, Every: 200 * time.Millisecond, Count: 15},
-	{Body: 1 << 20, Every: time.Second, Count: 8},
+	{Body: 1 << 20, Every: time.Second, Count: 16},
 }
 
 // groups are how many nodes there are, in how many organisations.
@@ -49,7 +50,7 @@ func main() {
 	only := flag.String("only", "", "run only this part: dissemination, membership, catchup, ledger or pull")
 	nodes := flag.Int("nodes", 0, "run only the group of so many nodes; of membership, as many as you like")
 	body := flag.Int("body", 0, "run only the load of so many KiB")
-	rounds := flag.Int("rounds", 3, "how many turns each network has")
+	rounds := flag.Int("rounds", 2, "how many turns each network has")
 	full := flag.Bool("full", false, "catch-up with 20,000 blocks of 10 KiB and 500 of 1 MiB; dissemination of 8 MiB too, and of that and 1 MiB to 50 nodes; 100 nodes that meet and idle")
 	profile := flag.String("cpuprofile", "", "write a CPU profile to this file; with -only membership, of the idle time alone")
 	flag.Parse()
@@ -153,30 +154,37 @@ func dissemination(ctx context.Context, r *figures.Records, rounds, nodes, body 
 				fmt.Println()
 				r.Spread("dissemination."+strings.ReplaceAll(name, " ", "."), p, ds)
 			}
-			o, w, k := c.Ours[i], c.Raw[i], c.Kept[i]
+			o, w, k, alone, least := c.Ours[i], c.Raw[i], c.Kept[i], c.Alone[i], c.Least[i]
 			row("arrival", o, o.Arrival, false)
 			row("disk", o, o.Disk, true)
 			row("raw arrival", w, w.Arrival, true)
+			row("alone arrival", alone, alone.Arrival, true)
 			row("raw kept disk", k, k.Disk, true)
+			row("streams arrival", least, least.Arrival, false)
+			row("streams disk", least, least.Disk, true)
 			ratio := func(a, b []time.Duration, at float64) float64 {
 				return float64(figures.At(figures.Sorted(a), at)) / float64(figures.At(figures.Sorted(b), at))
 			}
-			against := func(name string, ours []time.Duration, w itest.Measure, ds []time.Duration) {
+			against := func(name string, o itest.Measure, ours []time.Duration, w itest.Measure, ds []time.Duration) {
 				fmt.Printf("%5d KiB  %-14s", l.Body>>10, name)
 				for _, at := range []float64{.5, .95, .99, 1} {
 					fmt.Printf(" %7.2f", ratio(ours, ds, at))
 				}
 				fmt.Printf("  %7.2f %6.2f %12.2f\n", o.Copies/w.Copies, o.Bytes/w.Bytes, float64(o.CPU)/float64(w.CPU))
 			}
-			against("arrival / raw", o.Arrival, w, w.Arrival)
-			against("disk / raw", o.Disk, w, w.Arrival)
-			against("disk / kept", o.Disk, k, k.Disk)
+			against("alone / raw", alone, alone.Arrival, w, w.Arrival)
+			against("arrival / raw", o, o.Arrival, w, w.Arrival)
+			against("disk / raw", o, o.Disk, w, w.Arrival)
+			against("disk / kept", o, o.Disk, k, k.Disk)
+			against("disk / streams", o, o.Disk, least, least.Disk)
 			fmt.Println()
 			r.Add("dissemination.disk_to_raw.p50", p, "ratio", ratio(o.Disk, w.Arrival, .5))
 			r.Add("dissemination.disk_to_raw.p99", p, "ratio", ratio(o.Disk, w.Arrival, .99))
 			r.Add("dissemination.disk_to_kept.p99", p, "ratio", ratio(o.Disk, k.Disk, .99))
+			r.Add("dissemination.disk_to_streams.p99", p, "ratio", ratio(o.Disk, least.Disk, .99))
+			r.Add("dissemination.alone_to_raw.p99", p, "ratio", ratio(alone.Arrival, w.Arrival, .99))
 			r.Add("dissemination.arrival_to_raw.p99", p, "ratio", ratio(o.Arrival, w.Arrival, .99))
-			for name, m := range map[string]itest.Measure{"dissemination": o, "dissemination.raw": w, "dissemination.kept": k} {
+			for name, m := range map[string]itest.Measure{"dissemination": o, "dissemination.raw": w, "dissemination.kept": k, "dissemination.alone": alone, "dissemination.streams": least} {
 				r.Add(name+".copies", p, "copies per receiver", m.Copies)
 				r.Add(name+".bytes", p, "bytes received per byte delivered", m.Bytes)
 				r.Add(name+".cpu", p, "ms per MiB delivered", figures.Millis(m.CPU))
