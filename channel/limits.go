@@ -11,7 +11,7 @@ import (
 	"grapevine/wire"
 )
 
-// What a peer may send between two of our heartbeats (700 ms), and in one RPC.
+// What a peer may send in 700 ms, the shorter heartbeat, and in one RPC.
 // Each is several times what an honest peer sends at the highest load that a
 // channel is meant for, a thousand small blocks a second: what is above is a
 // flood, and is dropped before anything is done for it.

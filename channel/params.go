@@ -15,6 +15,7 @@ import (
 
 const (
 	heartbeat    = 700 * time.Millisecond
+	thinBeat     = 2 * time.Second // in a group of at most thinGroup, where the mesh is the second way
 	pruneBackoff = 15 * time.Second
 	// seenTime is how long a message's id is remembered. It keeps copies from
 	// being judged again; it is no protection from replays: the window is.
@@ -66,12 +67,13 @@ func meshParams(n int) pubsub.GossipSubParams {
 	switch {
 	case n <= thinGroup:
 		p.D, p.Dlo, p.Dhi, p.Dscore, p.Dout = 3, 2, 4, 2, 0
+		p.HeartbeatInterval = thinBeat
 	default:
 		p.D, p.Dlo, p.Dhi, p.Dscore, p.Dout = 8, 6, 12, 5, 3
+		p.HeartbeatInterval = heartbeat
 	}
 	p.Dlazy = p.D
 	p.GossipFactor = 0.25
-	p.HeartbeatInterval = heartbeat
 	p.HistoryLength, p.HistoryGossip = 10, 5
 	p.PruneBackoff = pruneBackoff
 	p.UnsubscribeBackoff = 3 * time.Second

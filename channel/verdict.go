@@ -63,6 +63,9 @@ func (o *offences) add(p peer.ID, now time.Time) {
 
 // many says whether p committed two within offenceTime.
 func (o *offences) many(p peer.ID, now time.Time) bool {
+	if o.last.Len() == 0 {
+		return false // it is asked often
+	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	t, ok := o.last.Peek(p)

@@ -38,7 +38,7 @@ func (m *machine) said(from msp.PKIID, b ballot, now time.Time) {
 		}
 	}
 	if b.ask {
-		f.asked = now
+		f.asked, m.asked = now, now
 		c := m.supports()
 		if known := c != nil && b.claim != nil && b.claim.id == c.id && b.claim.seq >= c.seq; !known && m.quiet(from) {
 			m.tell(from, false) // without a claim too: it learns that we live, and can lead

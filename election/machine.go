@@ -213,6 +213,8 @@ type machine struct {
 	barAt    time.Time
 
 	watch   watch
+	near    int       // of them are here
+	asked   time.Time // by any of them, last
 	fellows map[msp.PKIID]*fellow
 	records map[msp.PKIID]*record
 }
@@ -237,11 +239,13 @@ func (m *machine) step(e event, now time.Time) []effect {
 		f := m.fellow(e.id, now)
 		if f != nil && !f.here {
 			f.here = true
+			m.near++
 			m.tell(e.id, true)
 		}
 	case lose:
-		if f := m.fellows[e.id]; f != nil {
+		if f := m.fellows[e.id]; f != nil && f.here {
 			f.here = false
+			m.near--
 			f.heard = time.Time{}
 		}
 	case said:
@@ -291,11 +295,10 @@ func (m *machine) tick(f facts, now time.Time) {
 // expected.
 func (m *machine) start(now time.Time) {
 	if now.Sub(m.sampled) >= m.sample {
-		n := m.neighbours()
-		if n == m.count && !m.sampled.IsZero() && (n > 0 || !m.expects) {
+		if m.near == m.count && !m.sampled.IsZero() && (m.near > 0 || !m.expects) {
 			m.stable++
 		}
-		m.count, m.sampled = n, now
+		m.count, m.sampled = m.near, now
 	}
 	if m.stable > 0 && m.spoken() || now.Sub(m.began) >= m.grace {
 		m.role = following
@@ -368,15 +371,6 @@ func (m *machine) spoken() bool {
 		}
 	}
 	return true
-}
-
-func (m *machine) neighbours() (n int) {
-	for _, f := range m.fellows {
-		if f.here {
-			n++
-		}
-	}
-	return n
 }
 
 // fellow returns what is known of a peer; nil if there is no room for one more.

@@ -339,5 +339,8 @@ func (m *machine) sorted(kind func(f *fellow) bool) []msp.PKIID {
 
 // heeded are the neighbours that have asked of late.
 func (m *machine) heeded(now time.Time) []msp.PKIID {
+	if now.Sub(m.asked) >= heedTime {
+		return nil
+	}
 	return m.sorted(func(f *fellow) bool { return now.Sub(f.asked) < heedTime })
 }

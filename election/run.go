@@ -235,7 +235,7 @@ func (r *run) note(c Change) {
 // publish makes the state that others see.
 func (r *run) publish(now time.Time) {
 	m := r.machine
-	s := State{Mode: r.c.Mode, Changes: r.counted.Changes, Checks: r.checks.Load(), Term: m.era, Neighbours: m.neighbours(), Reaches: m.reach() != cut, Answered: m.watch.answer, Unreachable: r.counted.Unreachable}
+	s := State{Mode: r.c.Mode, Changes: r.counted.Changes, Checks: r.checks.Load(), Term: m.era, Neighbours: m.near, Reaches: m.reach() != cut, Answered: m.watch.answer, Unreachable: r.counted.Unreachable}
 	if d := now.Sub(r.last); d > 0 { // it is called with the time of the step, which may be past
 		r.last = now
 		if r.counted.Leader == nil && r.c.Mode == Dynamic && m.role != starting {

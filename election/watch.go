@@ -18,7 +18,7 @@ type sample struct {
 type watch struct {
 	asking  bool
 	next    time.Time // question, no earlier
-	turn    int64     // the last that was ours
+	turn    int64     // the last one that was looked at
 	answer  time.Time // that came last
 	ok      bool      // it was an orderer's
 	hurry   bool      // something is amiss
@@ -100,7 +100,7 @@ func (m *machine) reach() reach {
 // freshFor is how long an orderer's answer counts: in peace up to the next.
 func (m *machine) freshFor() time.Duration {
 	if m.leads() != nil && !m.watch.hurry {
-		return fresh + watchEvery*time.Duration(m.neighbours()+1)
+		return fresh + watchEvery*time.Duration(m.near+1)
 	}
 	return fresh
 }
@@ -108,6 +108,12 @@ func (m *machine) freshFor() time.Duration {
 // slot says whether it is our turn to ask an orderer: the followers take turns
 // by the clock, so that together they ask every watchEvery.
 func (m *machine) slot(now time.Time) bool {
+	w := &m.watch
+	i := now.UnixMilli() / watchEvery.Milliseconds()
+	if i == w.turn {
+		return false
+	}
+	w.turn = i
 	n, before := 1, 0
 	l := m.leads()
 	for id, f := range m.fellows {
@@ -118,13 +124,7 @@ func (m *machine) slot(now time.Time) bool {
 			}
 		}
 	}
-	w := &m.watch
-	i := now.UnixMilli() / watchEvery.Milliseconds()
-	if i == w.turn || i%int64(n) != int64(before) {
-		return false
-	}
-	w.turn = i
-	return true
+	return i%int64(n) == int64(before)
 }
 
 // look asks an orderer, if there is cause.

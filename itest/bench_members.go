@@ -28,7 +28,7 @@ const (
 	circleSize = 60
 	// stirTime is how long a network is left alone then, before its idle cost is
 	// measured: those who were told to hurry do so for a while.
-	stirTime = 25 * time.Second
+	stirTime = 65 * time.Second
 	// idleTime is how long it is measured: all of a signed beat.
 	idleTime = 33 * time.Second
 )
@@ -53,15 +53,24 @@ type Idle struct {
 	Suspicions  uint64        // in all
 }
 
-// MeetAndIdle starts n nodes of one organisation on loopback, in this process,
-// which know one bootstrap peer, and measures how they meet; then, unless
-// short, what they cost while nothing happens. phase is told what begins.
+// MeetAndIdle starts n nodes on loopback, in this process, and measures how they
+// meet; then, unless short, what they cost while nothing happens. Up to 50 are of
+// one organisation, more of organisations of ten; each knows one bootstrap peer,
+// its organisation's anchor. phase is told what begins.
 func MeetAndIdle(ctx context.Context, n int, short bool, phase func(string) error) (m Meeting, idle Idle, err error) {
 	listen, endpoint, err := Loopback(n)
 	if err != nil {
 		return m, idle, err
 	}
-	w, err := NewWorld(1)
+	orgs := 1
+	if n > 50 {
+		orgs = n / 10
+	}
+	var anchors []string
+	for i := range orgs {
+		anchors = append(anchors, endpoint(i))
+	}
+	w, err := NewWorld(orgs, anchors...)
 	if err != nil {
 		return m, idle, err
 	}
@@ -72,15 +81,15 @@ func MeetAndIdle(ctx context.Context, n int, short bool, phase func(string) erro
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	counters := make([]*meter, n)
 	s, err := NewSwarm(w, SwarmConfig{
-		Dir: dir, Peers: n, InMemory: true, Listen: listen, Endpoint: endpoint,
+		Dir: dir, Peers: n / orgs, InMemory: true, Listen: listen, Endpoint: endpoint,
 		Libp2p: func(i int) []libp2p.Option {
 			counters[i] = new(meter)
 			return []libp2p.Option{libp2p.BandwidthReporter(counters[i])}
 		},
 		Tune: func(i int, c *node.Config) {
 			c.Leader = election.Dynamic // as it comes
-			if i > 0 {
-				c.Bootstrap = []string{endpoint(0)}
+			if i >= orgs {
+				c.Bootstrap = []string{endpoint(i % orgs)}
 			}
 		},
 	})

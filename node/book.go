@@ -20,7 +20,8 @@ import (
 // disk, so that a network whose peers all restart finds itself without
 // bootstrap peers. What it holds is a hint: who is there, the handshake proves.
 const (
-	bookEvery = 5 * time.Second // between two looks whether it changed
+	bookSoon  = 5 * time.Second // from an event of membership until it is looked whether the book changed
+	bookEvery = time.Minute     // between two such looks without one
 	maxBook   = 1024
 )
 
@@ -79,15 +80,24 @@ func (c *Channel) contacts(all []membership.Member) []membership.Member {
 
 // keepBook writes the book when it has changed, until ctx ends.
 func (c *Channel) keepBook(ctx context.Context) error {
-	t := time.NewTicker(bookEvery)
+	t := time.NewTimer(bookSoon)
 	defer t.Stop()
+	at := time.Now().Add(bookSoon)
 	var last []byte
 	var known []membership.Member
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-c.stirred:
+			if soon := time.Now().Add(bookSoon); soon.Before(at) {
+				at = soon
+				t.Reset(bookSoon)
+			}
+			continue
 		case <-t.C:
+			at = time.Now().Add(bookEvery)
+			t.Reset(bookEvery)
 		}
 		now := c.contacts(c.members.List())
 		if slices.EqualFunc(now, known, func(a, b membership.Member) bool {

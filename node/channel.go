@@ -57,6 +57,7 @@ type Channel struct {
 	fabric  *fabricPeer // nil: none is followed
 	fronts  []*gates    // one for each address of the relay
 	repairs *repairs
+	stirred chan struct{} // holds one: something happened to a member
 	concord *concord
 	pulled  atomic.Uint64 // number of the block that the present pull brings next
 	deaf    atomic.Int32  // orderers, in a row, that didn't answer beside it
@@ -87,6 +88,7 @@ func newChannel(n *Node, led *ledger.Ledger) (*Channel, error) {
 		node: n, name: led.Name(), ledger: led, log: n.log.With("channel", led.Name()),
 		turned: newTurn(), done: make(chan struct{}), admitted: map[peer.ID]admission{},
 		book: map[peer.ID]contact{}, repairs: newRepairs(), concord: newConcord(n.cfg.Signer.Identity().MSPID()),
+		stirred: make(chan struct{}, 1),
 	}
 	if err := c.configure(); err != nil {
 		return nil, err
@@ -443,6 +445,10 @@ func (c *Channel) gone(p peer.ID) {
 func (c *Channel) changed(e membership.Event) {
 	c.node.metrics.member(c.name, e)
 	c.node.meet.stir()
+	select {
+	case c.stirred <- struct{}{}:
+	default:
+	}
 	c.electorate(e)
 	c.unstated(e)
 	level := slog.LevelInfo

@@ -21,7 +21,7 @@ const (
 	// sweepFirst and sweepLast bound the time between two looks whether a
 	// connection's binding or certificate has ended; it is when the first of them
 	// ends. The clock may be set meanwhile.
-	sweepFirst, sweepLast = time.Second, 10 * time.Second
+	sweepFirst, sweepLast = time.Second, 30 * time.Second
 )
 
 // watchIdentities closes connections whose binding or certificate has ended,
