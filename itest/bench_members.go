@@ -27,8 +27,9 @@ const (
 	circleTime = 8 * time.Minute
 	circleSize = 60
 	// stirTime is how long a network is left alone then, before its idle cost is
-	// measured: those who were told to hurry do so for a while.
-	stirTime = 65 * time.Second
+	// measured: those who were told to hurry do so for a while, and a large one
+	// still makes connections.
+	stirTime, stirLarge = 65 * time.Second, 4 * time.Minute
 	// idleTime is how long it is measured: all of a signed beat.
 	idleTime = 33 * time.Second
 )
@@ -144,7 +145,11 @@ func MeetAndIdle(ctx context.Context, n int, short bool, phase func(string) erro
 	if err := phase("settling"); err != nil {
 		return m, idle, err
 	}
-	if err := errors.Join(s.circle(ctx, min(n-1, circleSize)), pause(ctx, stirTime)); err != nil {
+	stir := stirTime
+	if n > circleSize {
+		stir = stirLarge
+	}
+	if err := errors.Join(s.circle(ctx, min(n-1, circleSize)), pause(ctx, stir)); err != nil {
 		return m, idle, err
 	}
 	if err := phase("idle"); err != nil {

@@ -44,7 +44,11 @@ func start(t *testing.T, name string, sizes []int) {
 				require.Empty(t, s.problems)
 				require.True(t, whole, "%d of %d see all", s.full, n)
 				t.Logf("full view after %v: %d connections, %d words, %d bytes", took, s.made, s.words, s.bytes)
-				s.run(30*time.Second, func() bool { return false }) // connections are still being made
+				calm := 30 * time.Second // connections are still being made
+				if n > mostPeers {
+					calm = 5 * time.Minute // at leisure, and each tells both what it knows
+				}
+				s.run(calm, func() bool { return false })
 				counts := func() (c Stats) {
 					for _, p := range s.people {
 						x := p.Stats()

@@ -80,7 +80,7 @@ func crash(t *testing.T, name string, sizes []int, crashes int) {
 					for c := range each {
 						s.run(time.Duration(s.rng.Int64N(int64(time.Second))))
 						s.crash(c * n / each)
-						s.run(15 * time.Second)
+						s.run(15*time.Second + time.Duration(50*loss)*time.Second)
 						// Who hears of it from nobody learns it at the next exchange of views,
 						// which isn't simulated here.
 						require.GreaterOrEqual(t, len(s.died), n-1-c-n/200-1, "some still believe that it lives")
