@@ -29,7 +29,7 @@ type sessionID uint64
 type hop uint8
 
 const (
-	hopAll   hop = iota // passes it on to all members
+	hopAll   hop = iota // passes it on to all members; of an announcement: chunks that are passed on follow
 	hopOrgs             // passes it on to its organisation, and to one member of each other
 	hopEnter            // passes it on to its organisation
 	hopKeep             // keeps it

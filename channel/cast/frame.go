@@ -129,7 +129,7 @@ func readChunk(b []byte) (c chunk, hashes, length int, err error) {
 // readHead reads an announcement's frame up to it, and how long it is.
 func readHead(b []byte) (h hop, length int, err error) {
 	n := binary.BigEndian.Uint32(b[1:])
-	if h = hop(b[0]); h != hopEnter && h != hopKeep || n == 0 || n > maxHead {
+	if h = hop(b[0]); h >= hops || h == hopOrgs || n == 0 || n > maxHead {
 		return 0, 0, fmt.Errorf("announcement of %d bytes, hop %d: %w", n, h, BadFrame)
 	}
 	return h, int(n), nil

@@ -57,7 +57,7 @@ func TestHostileFrames(t *testing.T) {
 		{"K10 asks for ever", bytes.Repeat(appendWord(nil, frameAsk, uint64(id)), headsMost+1), RateLimit, false},
 		{"K11 a flood of words", bytes.Repeat(appendWord(nil, frameDone, 7), framesAtOnce+framesPerSecond), RateLimit, true},
 		{"K12 an announcement of 4 GiB", append([]byte{byte(frameHead), byte(hopKeep)}, 0xff, 0xff, 0xff, 0xff), BadFrame, true},
-		{"K12 an announcement to be passed to all", appendHead(nil, hopAll, []byte("x")), BadFrame, true},
+		{"K12 an announcement to be passed to organisations", appendHead(nil, hopOrgs, []byte("x")), BadFrame, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cast, refused := quietCast(t)

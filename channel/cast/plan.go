@@ -18,6 +18,11 @@ const (
 	PathOrgs    Path = "orgs"    // each chunk to a relay, to its organisation and one member of each other, and from there to those
 )
 
+// littleHead is by how much a striped body has to be larger than its
+// announcement, for that to go in front of it to everyone: the topic spares some
+// of the copies, and a small body leaves the link free for it.
+const littleHead = 64
+
 // emit begins to hand the block out.
 func (c *core) emit(s *session, now time.Time) {
 	s.origin, s.standby, s.emitted = true, time.Time{}, now
@@ -25,29 +30,32 @@ func (c *core) emit(s *session, now time.Time) {
 		return
 	}
 	s.path = c.choose(s.shape, now)
+	s.untold, c.stale = now.Add(c.estimate(s.shape)), true
 	switch s.path {
 	case PathDirect:
-		s.untold, c.stale = now.Add(c.estimate(s.shape)), true
 		c.hand(s)
 	case PathStriped:
-		c.publish(s)
+		if len(s.mine.Raw)*littleHead > s.shape.Size {
+			c.publish(s)
+		} else {
+			c.announce(s)
+		}
 		c.stripe(s)
 	case PathOrgs:
-		s.untold, c.stale = now.Add(c.estimate(s.shape)), true
 		c.announceOrgs(s)
 		c.stripe(s)
 	}
 }
 
-// publish has the announcement told on the topic.
+// publish has the announcement told on the topic, when all should be over: for
+// those whom it didn't reach in front of the body.
 func (c *core) publish(s *session) {
 	s.untold = time.Time{}
 	c.do(fxTell{s.id, s.mine, s.path})
 }
 
 // hand sends the body whole to everyone, behind its announcement: parts that
-// come without it have no place. On the topic it follows when all should be
-// over, for those who weren't reached.
+// come without it have no place.
 func (c *core) hand(s *session) {
 	for i := range c.order {
 		if p := c.order[(int(uint64(s.id)%1024)+i)%len(c.order)]; s.lacks(p) {
@@ -73,6 +81,15 @@ func (c *core) latency() time.Duration {
 		}
 	}
 	return c.typical
+}
+
+// announce sends the announcement to everyone, in front of the chunks. Beside
+// them, on the topic, it would wait until the link has carried the first of all
+// relays' chunks, and nobody may pass one on before it came.
+func (c *core) announce(s *session) {
+	for _, p := range c.order {
+		c.do(fxHead{p, s.id, s.mine.Raw, hopAll})
+	}
 }
 
 // stripe sends each chunk to its relay, the first of every run first, then the
@@ -121,8 +138,7 @@ func (c *core) give(s *session, at piece, to peer.ID) {
 
 // announceOrgs sends the announcement ahead of the chunks: to the own
 // organisation and all relays, and through one member into each other
-// organisation. The topic would take a hop more, and several copies; it comes
-// later, for those who weren't reached.
+// organisation. The topic would take a hop more, and several copies.
 func (c *core) announceOrgs(s *session) {
 	gates := make(map[peer.ID]bool, len(c.orgs))
 	for _, g := range c.orgs {
