@@ -2,6 +2,7 @@ package itest
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"testing"
 	"time"
@@ -13,25 +14,49 @@ import (
 
 // TestSimCast casts blocks of several sizes among real nodes, and measures how
 // long they take and what comes to a receiver for each byte of them. With make
-// sim there are also 50 nodes; larger groups are simulated in channel/cast, by
-// its core alone: of real nodes, each takes a megabyte and more before the first
-// block, and each packet some microseconds.
+// sim there are also 50 nodes. The same sizes and groups are simulated in
+// channel/cast too, by its core alone, beside GossipSub and the fluid bound: of
+// real nodes, each takes a megabyte and more before the first block, and each
+// packet some microseconds.
 func TestSimCast(t *testing.T) {
-	groups := []struct{ orgs, peers, blocks int }{{2, 5, 5}}
+	groups := []castGroup{{2, 5, 5, []int{16, 128, 1 << 10}}}
 	if figures.Long() {
-		groups = append(groups, struct{ orgs, peers, blocks int }{10, 5, 3})
+		groups = append(groups, castGroup{10, 5, 3, []int{16, 128, 1 << 10}})
 	}
+	castAmong(t, "itest.cast", groups...)
+}
+
+// TestSoakCastNodes does so among more nodes, and with larger blocks.
+func TestSoakCastNodes(t *testing.T) {
+	if os.Getenv("GRAPEVINE_SOAK") == "" {
+		t.Skip("make soak runs it")
+	}
+	castAmong(t, "itest.cast.large",
+		castGroup{2, 5, 2, []int{8 << 10, 32 << 10}},
+		castGroup{10, 5, 2, []int{8 << 10}},
+		castGroup{20, 5, 3, []int{16, 128, 1 << 10}},
+		castGroup{40, 5, 3, []int{16, 128, 1 << 10}})
+}
+
+// A castGroup is of so many organisations with so many peers each, to whom so
+// many blocks of each size are cast.
+type castGroup struct {
+	orgs, peers, blocks int
+	kib                 []int
+}
+
+func castAmong(t *testing.T, name string, groups ...castGroup) {
 	var r figures.Records
 	for _, g := range groups {
-		t.Run(fmt.Sprint(g.orgs*g.peers), func(t *testing.T) {
-			simulate(t, g.orgs, g.peers, func(s *sim) { s.casts(&r, g.blocks) })
+		t.Run(fmt.Sprintf("%d nodes, %d KiB", g.orgs*g.peers, g.kib), func(t *testing.T) {
+			simulate(t, g.orgs, g.peers, func(s *sim) { s.casts(&r, g.blocks, g.kib...) })
 		})
 	}
-	figures.Save(t, "itest.cast", r)
+	figures.Save(t, name, r)
 }
 
 // casts orders blocks of each size.
-func (s *sim) casts(r *figures.Records, blocks int) {
+func (s *sim) casts(r *figures.Records, blocks int, sizes ...int) {
 	t := s.t
 	s.order(1, 4<<10, time.Second) // the first connections are still being made
 	s.settle()
@@ -39,9 +64,9 @@ func (s *sim) casts(r *figures.Records, blocks int) {
 	for _, p := range s.Peers {
 		pulled[p] = p.Channel.Traffic().Pulled
 	}
-	for _, kib := range []int{16, 128, 1024} {
+	for _, kib := range sizes {
 		before, heard := s.received(), s.Heard()
-		first := s.order(blocks, kib<<10, time.Second)
+		first := s.order(blocks, kib<<10, max(time.Second, time.Duration(kib)*time.Second/(4<<10))) // each alone
 		s.settle()
 		ds := figures.Sorted(s.delays(first))
 		each := float64(blocks * (len(s.Peers) - 1))
