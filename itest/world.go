@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hyperledger/fabric-protos-go-apiv2/common"
+	ab "github.com/hyperledger/fabric-protos-go-apiv2/orderer"
 	"google.golang.org/protobuf/proto"
 
 	"grapevine/block"
@@ -67,6 +68,7 @@ func NewWorld(n int, anchors ...string) (*World, error) {
 		Orderers:   []genesis.Org{{Name: "OrdererOrg", MSPID: "OrdererMSP", MSP: oo.MSPConfig(), Endpoints: []string{"127.0.0.1:7050"}}},
 		Consenters: []genesis.Consenter{{Host: "127.0.0.1", Port: 7051, ServerTLS: pemOf(w.seat.Certificate[0])}},
 		Timeout:    100 * time.Millisecond,
+		Batch:      &ab.BatchSize{MaxMessageCount: 500, AbsoluteMaxBytes: 100 << 20, PreferredMaxBytes: 2 << 20}, // blocks as large as may be
 		Time:       now,
 	}
 	for i := 1; i <= n; i++ {
