@@ -348,8 +348,11 @@ func (m *Mesh) cut(p peer.ID) {
 
 // greet shows GossipSub the members that it has no stream to.
 func (m *Mesh) greet() {
-	has := m.pubsub.ListPeers("")
-	for _, p := range m.view.Members() {
+	has, members := m.pubsub.ListPeers(""), m.view.Members()
+	if len(has) == len(members) {
+		return // as nearly always: it has none but members
+	}
+	for _, p := range members {
 		if !slices.Contains(has, p) {
 			m.view.Arrive(p)
 		}

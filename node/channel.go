@@ -195,7 +195,7 @@ func (c *Channel) rooms() error {
 			c.elect.Told(p, height)
 		},
 		Changed: c.changed,
-		Probed:  func(rtt time.Duration) { n.metrics.probed(c.name, rtt) },
+		Probed:  n.metrics.probed(c.name),
 		Refused: func(p peer.ID, r *wire.Reason) {
 			refused(r)
 			c.log.Debug("refused a member's word", "peer", p, "reason", r.Code())

@@ -159,9 +159,10 @@ func (m *metrics) member(channel string, e membership.Event) {
 	}
 }
 
-// probed notes how long a member took to answer.
-func (m *metrics) probed(channel string, rtt time.Duration) {
-	m.probes.WithLabelValues(channel).Observe(rtt.Seconds())
+// probed returns what notes how long a channel's members took to answer.
+func (m *metrics) probed(channel string) func(rtt time.Duration) {
+	probes := m.probes.WithLabelValues(channel)
+	return func(rtt time.Duration) { probes.Observe(rtt.Seconds()) }
 }
 
 // living sets how many members are in which state.
