@@ -200,7 +200,11 @@ func (p *Peer) Commits(ctx context.Context, from uint64, each func(n uint64, at 
 	}
 }
 
-// Met tells whether every running node is connected to every other.
+// metMost is as many others as a node has met soon: above 64 they aren't all
+// connected.
+const metMost = 48
+
+// Met tells whether every running node is connected to every other, or metMost.
 func (s *Swarm) Met() bool {
 	running := 0
 	for _, p := range s.Peers {
@@ -208,8 +212,12 @@ func (s *Swarm) Met() bool {
 			running++
 		}
 	}
+	want := running - 1
+	if running > circleSize {
+		want = metMost
+	}
 	for _, p := range s.Peers {
-		if p.Node != nil && len(p.Channel.Connected()) < running-1 {
+		if p.Node != nil && len(p.Channel.Connected()) < want {
 			return false
 		}
 	}

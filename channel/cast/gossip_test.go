@@ -34,9 +34,9 @@ type gossip struct {
 	size  int // of blocks
 }
 
-// newGossip makes a mesh in which each member has about gossipDegree others: a
-// ring, so that all are reached, and chords.
-func newGossip(p *play) *gossip {
+// newGossip makes a mesh in which each member has about degree others: a ring, so
+// that all are reached, and chords.
+func newGossip(p *play, degree int) *gossip {
 	g := &gossip{p: p, peers: map[peer.ID][]*actor{}}
 	link := func(a, b *actor) {
 		if a != b && !slices.Contains(g.peers[a.id], b) {
@@ -50,7 +50,7 @@ func newGossip(p *play) *gossip {
 	}
 	for range 20 * n {
 		a, b := p.nodes[p.rng.IntN(n)], p.nodes[p.rng.IntN(n)]
-		if len(g.peers[a.id]) < min(gossipDegree, n-1) && len(g.peers[b.id]) < min(gossipDegree, n-1) {
+		if len(g.peers[a.id]) < min(degree, n-1) && len(g.peers[b.id]) < min(degree, n-1) {
 			link(a, b)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"grapevine/itest/figures"
+	"grapevine/wire"
 )
 
 // soak is the environment variable that asks for the longest simulations.
@@ -67,13 +68,10 @@ func casts(t testing.TB, n, orgs, size, blocks int, stage func(p *play)) (f outc
 	return f
 }
 
-// gossips is casts by whole-block GossipSub.
-func gossips(t testing.TB, n, size, blocks int, stage func(p *play)) (f outcome) {
+// gossips is casts by whole-block GossipSub, in a mesh of a degree.
+func gossips(t testing.TB, n, size, blocks, degree int) (f outcome) {
 	p := newPlay(t, uint64(n), n, 1)
-	if stage != nil {
-		stage(p)
-	}
-	p.gossip = newGossip(p)
+	p.gossip = newGossip(p, degree)
 	p.gossip.size = size
 	for b := range uint64(blocks) {
 		p.begin = p.now
@@ -124,7 +122,7 @@ func tabulate(t *testing.T, name string, least, most int) {
 				f.record(&r, "cast.core", p)
 				gossip := gossipFormula(n, size)
 				if n*size <= 400<<20 {
-					g := gossips(t, n, size, 2, nil)
+					g := gossips(t, n, size, 2, gossipDegree)
 					g.record(&r, "cast.gossip", p)
 					t.Logf("gossip: %v", g)
 					require.Less(t, f.copies, g.copies)
@@ -143,7 +141,21 @@ func tabulate(t *testing.T, name string, least, most int) {
 			})
 		}
 	}
+	if least == 0 {
+		t.Run("8 KiB to 1000, inline", func(t *testing.T) { inline(t, &r) })
+	}
 	figures.Save(t, name, r)
+}
+
+// inline plays the largest block that travels whole in its announcement: in
+// large channels by GossipSub, in a mesh of 8. What IDONTWANT spares isn't played.
+func inline(t *testing.T, r *figures.Records) {
+	const n, degree = 1000, 8
+	f := gossips(t, n, wire.InlineLimit, 2, degree)
+	t.Log(f)
+	p := map[string]any{"nodes": n, "block_kib": wire.InlineLimit >> 10, "mbits": simRate * 8 / 1e6, "latency_ms": figures.Millis(simLatency), "path": "inline"}
+	f.record(r, "cast.inline", p)
+	require.LessOrEqual(t, f.at(.99), 150*time.Millisecond)
 }
 
 func (f outcome) record(r *figures.Records, name string, p map[string]any) {
