@@ -19,6 +19,9 @@ import (
 //     on too few processors, handshakes don't take what the view needs. A
 //     channel of up to mostPeers is fully connected in the end, so that a body
 //     is one hop from whoever needs it.
+//   - Members of the own organisation come first, and some more of them than
+//     mostPeers: they elect a leader, and hand on to each other what comes to one
+//     of them.
 //   - Of two that know of each other the one with the lower peer ID dials. The
 //     other does so only when it has waited in vain, so that there is one
 //     connection rather than two.
@@ -30,6 +33,7 @@ import (
 // A Circle is not safe for concurrent use.
 type Circle struct {
 	self  peer.ID
+	home  string // the own organisation; empty: all are alike
 	seed  uint64
 	again time.Duration
 	next  time.Time // of a dial at leisure
@@ -42,6 +46,7 @@ type Circle struct {
 const (
 	fewPeers   = 8  // connections that are made at once
 	mostPeers  = 64 // connections up to which we dial
+	homeRoom   = 32 // and those beyond, to the own organisation
 	aliveDials = 3  // at once
 	lostDials  = 16 // at once: many that are cut off must not keep one waiting that is back
 	fullDials  = 2  // of the lost, at once, when there are mostPeers
@@ -63,11 +68,12 @@ type stranger struct {
 	under *int // the count of dials under way that has it; nil: none
 }
 
-// NewCircle returns the circle of a host that has met nobody. again is how far
+// NewCircle returns the circle of a host, of the organisation home, that has met
+// nobody. again is how far
 // the pauses grow between two tries of who can't be reached, as long as there are
 // few such.
-func NewCircle(self peer.ID, seed uint64, again time.Duration) *Circle {
-	return &Circle{self: self, seed: seed, again: again, known: make(map[peer.ID]*stranger)}
+func NewCircle(self peer.ID, home string, seed uint64, again time.Duration) *Circle {
+	return &Circle{self: self, home: home, seed: seed, again: again, known: make(map[peer.ID]*stranger)}
 }
 
 // Due returns whom to dial now, of all members that aren't connected and can be
@@ -77,14 +83,17 @@ func NewCircle(self peer.ID, seed uint64, again time.Duration) *Circle {
 func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []Member, wait time.Duration) {
 	c.forget(strangers)
 	room := mostPeers - connected - c.alive - c.lost
-	lost, lostMost := 0, lostDials
+	wanted := room > 0 || connected < mostPeers+homeRoom // of the own organisation
+	lost, missed, lostMost := 0, 0, lostDials
 	for _, m := range strangers {
 		if !lives(m) {
 			lost++
+		} else if wanted && c.near(m) {
+			missed++
 		}
 	}
 	if room <= 0 {
-		if lostMost = fullDials; lost == 0 {
+		if lostMost = fullDials; lost+missed == 0 {
 			return nil, 0 // what frees a place is worth asking again
 		}
 	}
@@ -99,7 +108,7 @@ func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []M
 	longest := c.again * time.Duration(1+lost/lostDials)
 	few := connected+c.alive < fewPeers
 	leisurely := ripe(c.next)
-	var ours, theirs []Member
+	var near, ours, theirs []Member
 	for _, m := range strangers {
 		s := c.known[m.Peer]
 		if s == nil {
@@ -107,24 +116,26 @@ func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []M
 			c.known[m.Peer] = s
 		}
 		patience := courtesy
-		if lives(m) && !few {
+		if lives(m) && !few && !c.near(m) {
 			patience = reserve
 		}
 		switch {
-		case s.under != nil || room <= 0 && lives(m) || !ripe(s.next):
+		case s.under != nil || room <= 0 && lives(m) && !(wanted && c.near(m)) || !ripe(s.next):
 		case c.self > m.Peer && !ripe(s.since.Add(patience)):
 		case !lives(m):
 			if c.lost < lostMost {
 				dial = append(dial, c.begin(m, &c.lost, longest, now))
 				room--
 			}
+		case c.near(m):
+			near = append(near, m)
 		case c.self < m.Peer:
 			ours = append(ours, m)
 		default:
 			theirs = append(theirs, m)
 		}
 	}
-	for c.alive < aliveDials && room > 0 && len(ours)+len(theirs) > 0 {
+	for c.alive < aliveDials && (len(near) > 0 || room > 0 && len(ours)+len(theirs) > 0) {
 		if connected+c.alive >= fewPeers {
 			if !leisurely {
 				break
@@ -134,8 +145,11 @@ func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []M
 			c.next = now.Add(pause/2 + c.upTo(pause))
 			ripe(c.next)
 		}
-		from := &ours
-		if len(ours) == 0 {
+		from := &near
+		if len(near) == 0 {
+			from = &ours
+		}
+		if len(*from) == 0 {
 			from = &theirs
 		}
 		dial = append(dial, c.begin(c.take(from), &c.alive, c.again, now))
@@ -146,6 +160,9 @@ func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []M
 	}
 	return dial, wait
 }
+
+// near says whether a member is of the own organisation.
+func (c *Circle) near(m Member) bool { return c.home != "" && m.MSPID == c.home }
 
 // lives says whether a member was heard since our start, and isn't dead.
 func lives(m Member) bool { return m.State != Dead && m.PKIID != msp.PKIID{} }

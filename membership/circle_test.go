@@ -76,7 +76,7 @@ func (w *circleWorld) run(t *testing.T, d time.Duration) {
 }
 
 func newCircleWorld(self peer.ID, strangers []Member) *circleWorld {
-	return &circleWorld{takes: 100 * time.Millisecond, c: NewCircle(self, 7, again), now: bubbleEpoch, strangers: strangers, dialled: map[peer.ID][]time.Duration{}, ends: map[time.Time][]Member{}}
+	return &circleWorld{takes: 100 * time.Millisecond, c: NewCircle(self, "", 7, again), now: bubbleEpoch, strangers: strangers, dialled: map[peer.ID][]time.Duration{}, ends: map[time.Time][]Member{}}
 }
 
 // TestCircleIsLeisurely: the first few connections are made at once, the rest
@@ -147,7 +147,7 @@ func TestCircleTriesForEver(t *testing.T) {
 // TestCircleForgets: nothing is kept of whom it isn't told of any more, and a
 // dial that never ended is counted once.
 func TestCircleForgets(t *testing.T) {
-	c := NewCircle("peer", 1, again)
+	c := NewCircle("peer", "", 1, again)
 	dial, _ := c.Due(crowd(5), 0, bubbleEpoch)
 	require.Len(t, dial, aliveDials)
 	again, _ := c.Due(nil, 0, bubbleEpoch.Add(time.Second))
@@ -179,6 +179,44 @@ func TestCircleFull(t *testing.T) {
 			require.Empty(t, w.dialled[m.Peer])
 		} else {
 			require.GreaterOrEqual(t, len(w.dialled[m.Peer]), 2, m.Peer)
+		}
+	}
+}
+
+// The own organisation's members are dialled first, and also when there are
+// connections enough, up to a limit.
+func TestOwnOrganisationFirst(t *testing.T) {
+	all := crowd(200)
+	for i := 100; i < 140; i++ {
+		all[i].MSPID = "Org1MSP"
+	}
+	w := newCircleWorld("peer000", all[1:])
+	w.c.home = "Org1MSP"
+	w.run(t, 5*time.Minute)
+	latest, others := time.Duration(0), 0
+	for _, m := range all[1:] {
+		at := w.dialled[m.Peer]
+		switch {
+		case m.MSPID == "":
+			others += min(1, len(at))
+		default:
+			require.NotEmpty(t, at)
+			latest = max(latest, at[0])
+		}
+	}
+	require.Equal(t, mostPeers-40, others)
+	for _, m := range all[1:] {
+		if at := w.dialled[m.Peer]; m.MSPID == "" && len(at) > 0 {
+			require.GreaterOrEqual(t, at[0], latest)
+		}
+	}
+
+	for connected, wanted := range map[int]bool{mostPeers: true, mostPeers + homeRoom: false} {
+		c := NewCircle("peer000", "Org1MSP", 1, again)
+		dial, _ := c.Due(all[90:110], connected, bubbleEpoch)
+		require.Equal(t, wanted, len(dial) > 0)
+		for _, m := range dial {
+			require.Equal(t, "Org1MSP", m.MSPID)
 		}
 	}
 }

@@ -101,7 +101,7 @@ func newCity(signers []msp.Signer, hosts []peer.ID) *city {
 		checked: map[[32]byte]error{}, seen: map[[32]byte]map[int]bool{},
 	}
 	for i, signer := range signers {
-		p := &citizen{i: i, here: map[*citizen]bool{}, circle: NewCircle(hosts[i], uint64(i), 3*time.Second), pause: 100 * time.Millisecond}
+		p := &citizen{i: i, here: map[*citizen]bool{}, circle: NewCircle(hosts[i], "", uint64(i), 3*time.Second), pause: 100 * time.Millisecond}
 		p.Members = must(New(Config{
 			Self: signer, Tag: tag, PeerID: hosts[i], Incarnation: uint64(time.Now().UnixMilli()),
 			Endpoint: fmt.Sprintf("peer%d.org1.example.com:7051", i), Internal: fmt.Sprintf("inside%d:7051", i), Role: "peer", Version: "1.0.0",

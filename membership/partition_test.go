@@ -16,7 +16,7 @@ import (
 // then is for each peer's Circle to say.
 func (s *simulator) meeting() {
 	for _, p := range s.peers {
-		p.circle = NewCircle(simHost(p.i), uint64(p.i), 3*time.Second)
+		p.circle = NewCircle(simHost(p.i), "", uint64(p.i), 3*time.Second)
 	}
 }
 

@@ -63,7 +63,7 @@ type place struct {
 func newMeeting(n *Node) *meeting {
 	return &meeting{
 		node: n, slots: make(chan struct{}, dials), news: make(chan struct{}, 1), due: make(chan struct{}),
-		shunned: map[peer.ID]time.Time{}, places: map[string]*place{}, circle: membership.NewCircle(n.host.ID(), rand.Uint64(), cmp.Or(n.cfg.Redial, maxPause)),
+		shunned: map[peer.ID]time.Time{}, places: map[string]*place{}, circle: membership.NewCircle(n.host.ID(), n.cfg.Signer.Identity().MSPID(), rand.Uint64(), cmp.Or(n.cfg.Redial, maxPause)),
 	}
 }
 
