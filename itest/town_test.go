@@ -334,6 +334,12 @@ func (w *town) change(edit update.Edit, orgs ...int) uint64 {
 	_, conf, err := w.orderers[0].Channel(ChannelName)
 	require.NoError(w.t, err)
 	before := conf.Sequence()
+	for _, o := range w.orderers { // one may still be at the configuration before
+		require.NoError(w.t, until(w.ctx, func() bool {
+			_, at, err := o.Channel(ChannelName)
+			return err == nil && at.Sequence() >= before
+		}))
+	}
 	env, err := update.Make(ChannelName, conf.Content(), edit)
 	require.NoError(w.t, err)
 	var admin msp.Signer
