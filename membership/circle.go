@@ -120,7 +120,7 @@ func (c *Circle) Due(strangers []Member, connected int, now time.Time) (dial []M
 			patience = reserve
 		}
 		switch {
-		case s.under != nil || room <= 0 && lives(m) && !(wanted && c.near(m)) || !ripe(s.next):
+		case s.under != nil || room <= 0 && lives(m) && (!wanted || !c.near(m)) || !ripe(s.next):
 		case c.self > m.Peer && !ripe(s.since.Add(patience)):
 		case !lives(m):
 			if c.lost < lostMost {
