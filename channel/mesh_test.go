@@ -9,7 +9,7 @@ import (
 )
 
 // settle is how long, in virtual time, a mesh may take to form.
-const settle = 6 * thinBeat
+const settle = 5 * time.Second
 
 func startAll(t *testing.T, hs []host.Host, edit ...func(*MeshConfig)) []*node {
 	t.Helper()

@@ -15,7 +15,7 @@ import (
 
 const (
 	heartbeat    = 700 * time.Millisecond
-	thinBeat     = 1500 * time.Millisecond // in a group of at most thinGroup, where the mesh is the second way
+	thinBeat     = time.Second // in a group of at most thinGroup, where the mesh is the second way
 	pruneBackoff = 15 * time.Second
 	// seenTime is how long a message's id is remembered. It keeps copies from
 	// being judged again; it is no protection from replays: the window is.

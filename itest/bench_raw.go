@@ -32,7 +32,8 @@ import (
 // fully connected, with GossipSub as it comes (D = 6): whole blocks, believed
 // without a look and kept nowhere; or, when they are kept, checked as our nodes
 // check them, and committed to a bare Pebble store with our ledger's sizes, all
-// after they were forwarded. A third kind keeps them too, but has streams for GossipSub.
+// after they were forwarded. A third kind keeps them too, and has streams in
+// GossipSub's place.
 type raw struct {
 	world   *World
 	came    *arrivals

@@ -69,9 +69,8 @@ type stranger struct {
 }
 
 // NewCircle returns the circle of a host, of the organisation home, that has met
-// nobody. again is how far
-// the pauses grow between two tries of who can't be reached, as long as there are
-// few such.
+// nobody. again is how far the pauses grow between two tries of who can't be
+// reached, as long as there are few such.
 func NewCircle(self peer.ID, home string, seed uint64, again time.Duration) *Circle {
 	return &Circle{self: self, home: home, seed: seed, again: again, known: make(map[peer.ID]*stranger)}
 }
