@@ -54,10 +54,10 @@ const (
 	errandTime    = 2 * time.Second
 	standstill    = 300 * time.Millisecond // a tick so late
 	refutePause   = 1 * time.Second
-	together      = 1 * time.Second   // two who accuse us
-	fade          = 3 * time.Second   // accusations of who isn't looked at are forgotten
-	silence       = 100 * time.Second // without a sign of a member that isn't connected: look
-	maxLooks      = 64                // accusations by one member in quotaTime that make us look, and a quarter of the members
+	fade          = 3 * time.Second    // accusations of who isn't looked at are forgotten
+	together      = fade + time.Second // two who accuse us: whoever heard both may suspect us
+	silence       = 100 * time.Second  // without a sign of a member that isn't connected: look
+	maxLooks      = 64                 // accusations by one member in quotaTime that make us look, and a quarter of the members
 	quotaTime     = 10 * time.Second
 )
 
@@ -385,9 +385,13 @@ func (d *detector) sweep(now time.Time) {
 }
 
 // scaled is a pause between signed messages that everybody hears, longer in large
-// networks, so that there are no more of them in a second.
+// networks, so that there are no more of them in a second, and fewer than in small
+// ones: each comes to everybody several times.
 func (d *detector) scaled(pause time.Duration) time.Duration {
-	return pause * time.Duration(max(mostPeers, d.living)) / mostPeers
+	if d.living <= mostPeers {
+		return pause
+	}
+	return calm * pause * time.Duration(d.living) / mostPeers
 }
 
 // become changes a state.

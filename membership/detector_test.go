@@ -1,7 +1,9 @@
 package membership
 
 import (
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -305,7 +307,7 @@ func TestClocksApart(t *testing.T) {
 	for i := range 10 {
 		s.crash(5 * i)
 		s.run(15 * time.Second)
-		all = append(all, s.died...)
+		all = slices.AppendSeq(all, maps.Values(s.died))
 		s.part(5 * i)
 	}
 	require.Len(t, all, 10*49-45)

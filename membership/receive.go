@@ -184,7 +184,7 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 			former = v.newest()
 		}
 	}
-	slim := &wire.SignedAlive{Alive: s.Alive, Signature: s.Signature}
+	s = slim(s)
 	e, err := m.view.accept(message{
 		member: Member{
 			PKIID: c.id, MSPID: c.MspId, Name: k.id.Name(), Peer: c.peer,
@@ -192,7 +192,7 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 			Role: c.Role, Version: c.Version, Lead: c.lead, Incarnation: c.Incarnation, Sequence: c.Sequence,
 		},
 		sentAt: c.sentAt, notAfter: k.id.Certificate().NotAfter, digest: c.digest,
-		own: c.Own, left: c.Left, signed: slim,
+		own: c.Own, left: c.Left, signed: s,
 	}, now)
 	if err != nil {
 		return err
@@ -220,12 +220,13 @@ func (m *Members) accept(from peer.ID, c *claim, k *judged, s *wire.SignedAlive,
 		}
 	}
 	if e.arrived {
-		m.succeed(c, k, slim, former, now)
+		m.succeed(c, k, s, former, now)
 	}
+	m.refreshed(c, s)
 	if e.arrived || e.left || before == Suspect || c.Own && m.sparse() {
-		m.pass(news{from, c.id, c.MspId, c.Own, e.left, slim}, now)
+		m.pass(news{from, c.id, c.MspId, c.Own, e.left, s}, now)
 	} else if led && c.MspId != m.c.Self.Identity().MSPID() {
-		m.whisper(from, slim)
+		m.whisper(from, s)
 	}
 	return nil
 }

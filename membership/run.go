@@ -122,7 +122,8 @@ func (m *Members) Grown() {
 }
 
 // say signs the next round and tells it: to the connected members directly, and
-// to others by Publish. With own the own organisation gets its own message too.
+// to others by Publish. With own the own organisation gets its own message too,
+// and all get the certificate.
 func (m *Members) say(ctx context.Context, now time.Time, own, left bool) error {
 	m.mu.Lock()
 	err := m.sign(now, own, left)
@@ -138,8 +139,20 @@ func (m *Members) say(ctx context.Context, now time.Time, own, left bool) error 
 	if err != nil || wide == nil || !sparse || m.c.Publish == nil {
 		return err
 	}
-	s := &wire.SignedAlive{Alive: wide.Alive, Signature: wide.Signature, Certificate: wide.Certificate, Chain: m.c.Chain()}
-	return m.c.Publish(ctx, s)
+	if own {
+		return m.c.Publish(ctx, m.whole(wide))
+	}
+	return m.c.Publish(ctx, slim(wide))
+}
+
+// slim is a message for those who have the certificate.
+func slim(s *wire.SignedAlive) *wire.SignedAlive {
+	return &wire.SignedAlive{Alive: s.Alive, Signature: s.Signature}
+}
+
+// whole is a message of ours for those who may have nothing.
+func (m *Members) whole(s *wire.SignedAlive) *wire.SignedAlive {
+	return &wire.SignedAlive{Alive: s.Alive, Signature: s.Signature, Certificate: s.Certificate, Chain: m.c.Chain()}
 }
 
 // sign makes the messages of the next round. Called under mu.

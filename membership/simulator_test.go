@@ -23,6 +23,7 @@ import (
 // power had failed. Signed alive messages flood a mesh of some of the
 // connections. Those of the slow beat are left out, for they could only help:
 // each is one more sign of life. So is the search for who is silent for long.
+// Views are exchanged as talk.go does it, see simviews_test.go.
 type simulator struct {
 	rng       *rand.Rand
 	loss      float64
@@ -42,7 +43,7 @@ type simulator struct {
 	words       int
 	checks      int // signatures
 	watched     *simPeer
-	died        []time.Duration            // from the watched one's crash to when each other believed it
+	died        map[int]time.Duration      // from the watched one's crash to when each other believed it, at last
 	seen        func(p *simPeer, a action) // may be nil
 }
 
@@ -58,6 +59,11 @@ type simPeer struct {
 	skew time.Duration // of its clock
 	tick int           // when its detector ticks next
 
+	dead   []bool // by member: it believes so
+	digest uint64 // of who lives
+	asked  int    // when it compared views last
+	talks  map[int]*simTalk
+
 	circle *Circle // nil: connections are for ever
 	look   int     // when it is asked next
 }
@@ -71,7 +77,9 @@ type simEvent struct {
 	tick     bool   // to's detector ticks, and nothing else
 	then     func() // if set, this alone
 	say      say
-	alive    number // of about, if about isn't to
+	digest   uint64   // of from's view, beside a ping or an answer
+	view     *simView // beside say, when views are compared
+	alive    number   // of about, if about isn't to
 	about    int
 }
 
@@ -103,6 +111,7 @@ func newSimulator(seed uint64, n, degree int) *simulator {
 			i: i, d: newDetector(simID(i), time.Second, 3*time.Second, seed*1_000_003+uint64(i)),
 			out:  make([]*simLink, n),
 			told: make([]number, n),
+			dead: make([]bool, n), digest: 1, talks: make(map[int]*simTalk), asked: math.MinInt32,
 			skew: time.Duration(s.rng.Int64N(int64(simSkew))),
 		}
 		s.peers = append(s.peers, p)
@@ -222,6 +231,12 @@ func (s *simulator) arrive(e simEvent) {
 		return
 	}
 	s.step(p, event{kind: spoken, id: simID(e.from), say: e.say})
+	if e.view != nil {
+		s.answer(p, e.from, e.view)
+	}
+	if e.digest != 0 {
+		s.digested(p, e.from, e.digest)
+	}
 }
 
 // refute tells p's next round, directly to all, and each passes it on.
@@ -272,13 +287,19 @@ func (s *simulator) act(p *simPeer, actions []action) {
 			s.refute(p)
 		case a.turned && a.state == Suspect:
 			s.suspicions++
+		case a.turned && a.state == Alive:
+			p.bury(simIndex(a.id), false)
+			if s.peers[simIndex(a.id)] == s.watched {
+				delete(s.died, p.i) // a word of it was still on its way
+			}
 		case a.turned && a.state == Dead:
 			q := s.peers[simIndex(a.id)]
+			p.bury(q.i, true)
 			if !q.gone && (s.cut == nil || !s.cut(q.i, p.i)) {
 				s.falseDeaths++
 			}
 			if q == s.watched {
-				s.died = append(s.died, time.Duration(s.clock-q.end)*time.Millisecond)
+				s.died[p.i] = time.Duration(s.clock-q.end) * time.Millisecond
 			}
 		}
 		if s.seen != nil {
@@ -291,6 +312,9 @@ func (s *simulator) act(p *simPeer, actions []action) {
 func (s *simulator) send(e simEvent) {
 	if s.cut != nil && s.cut(e.from, e.to) {
 		return
+	}
+	if e.say.ping != 0 || e.say.ack != 0 {
+		e.digest = s.peers[e.from].digest
 	}
 	took := s.travel()
 	e.at = s.clock + took + s.retries()
@@ -333,7 +357,7 @@ func (s *simulator) retries() (ms int) {
 func (s *simulator) crash(i int) {
 	s.watched = s.peers[i]
 	s.watched.gone, s.watched.end = true, s.clock
-	s.died = nil
+	s.died = make(map[int]time.Duration)
 }
 
 // part breaks the connections of a peer that crashed.

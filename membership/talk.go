@@ -1,10 +1,8 @@
 package membership
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -43,6 +41,9 @@ type talk struct {
 	compared time.Time
 	pause    time.Duration
 	greeted  time.Time
+	// When it was asked to say anew that it lives, and for whom.
+	refreshed time.Time
+	awaited   []*talk
 }
 
 // Arrived tells that a host is connected and a member. To say it twice does
@@ -213,159 +214,6 @@ func (m *Members) tall(t *talk, w *wire.Word) {
 	}
 }
 
-// correct tells a member whose own message is older than one that we accepted
-// of it: its clock or its disk went back.
-func (m *Members) correct(from peer.ID, s *wire.SignedAlive) {
-	c, err := parse(m.c.Tag, m.c.Loopback, s)
-	if err != nil {
-		return
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	t, v := m.talks[from], m.view.marks[c.id]
-	if t == nil || t.id != c.id || v == nil || c.peer != from || v.heard && v.member.Peer != from && v.member.State < Dead {
-		return // another host may count; see clash
-	}
-	if (number{c.Incarnation, c.Sequence}).less(number{v.incarnation, v.sequence}) {
-		m.send(t, &wire.Word{Have: appendEntry(nil, c.id, v.incarnation, v.sequence)})
-	}
-}
-
-// answer sends what a word asks for. Called under mu.
-func (m *Members) answer(t *talk, w *wire.Word, now time.Time) {
-	for _, b := range w.Want {
-		id := msp.PKIID(b)
-		if id == m.id {
-			m.greetWith(t, true, now)
-		} else if v, k := m.view.marks[id], m.known[id]; v != nil && k != nil && v.heard {
-			for _, s := range v.told(t.mspID) {
-				if s.signed != nil {
-					m.tell(t, k.whole(s.signed))
-				}
-			}
-		}
-	}
-	if len(w.Have) == 0 {
-		return
-	}
-	has := make(map[msp.PKIID]number, len(w.Have)/entrySize)
-	for b := range slices.Chunk(w.Have, entrySize) {
-		id, n := readEntry(b)
-		has[id] = n
-	}
-	if n, ok := has[m.id]; ok && (number{m.incarnation, 2 * m.round}).less(n) {
-		m.lift(number{n.incarnation, roundOf(n.round)}, now)
-	}
-	if !w.Ask {
-		return
-	}
-	if n, ok := has[m.id]; !ok || n.less(number{m.incarnation, 2*m.round - 1}) {
-		m.welcome(t, now)
-	}
-	out := bundle{m: m, to: t}
-	for id, v := range m.view.marks {
-		n, ok := has[id]
-		if !v.heard || id == t.id || !v.open(t.mspID) {
-			continue
-		}
-		if v.member.State == Dead {
-			if ok && !(number{v.incarnation, roundOf(v.sequence)}).less(number{n.incarnation, roundOf(n.round)}) {
-				out.accuse(id, n.incarnation, roundOf(n.round))
-			}
-			continue
-		}
-		for _, s := range v.told(t.mspID) {
-			if s.signed != nil && (!ok || n.less(number{v.incarnation, s.sequence})) {
-				out.add(s.signed)
-			}
-		}
-	}
-	out.send()
-	if m.lacks(has) && now.Sub(t.compared) >= t.pause {
-		m.compare(t, now)
-	}
-}
-
-// lacks says whether somebody has heard what we haven't. Called under mu.
-func (m *Members) lacks(has map[msp.PKIID]number) bool {
-	for id, n := range has {
-		if v := m.view.marks[id]; id != m.id && (v == nil || !v.heard || (number{v.incarnation, v.sequence}).less(n)) {
-			return true
-		}
-	}
-	return false
-}
-
-// compare asks a member for what we lack. Called under mu.
-func (m *Members) compare(t *talk, now time.Time) {
-	t.compared, t.pause = now, min(2*t.pause, compareLast)
-	m.send(t, &wire.Word{Have: m.have(t.mspID), Ask: true, Accused: m.buried(t.mspID)})
-}
-
-// have lists what we accepted, of those that a member of an organisation may
-// know of. Called under mu.
-func (m *Members) have(mspID string) []byte {
-	ids := make([]msp.PKIID, 0, len(m.view.marks)+1)
-	for id, v := range m.view.marks {
-		if v.heard && v.open(mspID) {
-			ids = append(ids, id)
-		}
-	}
-	if m.c.Endpoint != "" || mspID == m.c.Self.Identity().MSPID() {
-		ids = append(ids, m.id)
-	}
-	slices.SortFunc(ids, func(a, b msp.PKIID) int { return bytes.Compare(a[:], b[:]) })
-	var out []byte
-	for _, id := range ids[:min(len(ids), maxHave)] {
-		if id == m.id {
-			out = appendEntry(out, id, m.incarnation, 2*m.round)
-		} else {
-			v := m.view.marks[id]
-			out = appendEntry(out, id, v.incarnation, v.sequence)
-		}
-	}
-	return out
-}
-
-// buried lists whom we believe dead: who knows better looks, or lets him know.
-// Called under mu.
-func (m *Members) buried(mspID string) (out [][]byte) {
-	for id, v := range m.view.marks {
-		if v.heard && v.open(mspID) && v.member.State == Dead && len(out) < maxAccused {
-			out = append(out, appendEntry(nil, id, v.incarnation, roundOf(v.sequence)))
-		}
-	}
-	return out
-}
-
-// A summed digest holds as long as the view has seen so many turns, and we are
-// the same.
-type summed struct{ turns, incarnation, sum uint64 }
-
-// digest sums up who lives, of those that a member of an organisation may know
-// of. Called under mu.
-func (m *Members) digest(mspID string) uint64 {
-	last := m.digests[mspID]
-	if last.turns == m.view.turns && last.incarnation == m.incarnation && last.sum != 0 {
-		return last.sum
-	}
-	same := mspID == m.c.Self.Identity().MSPID()
-	var sum uint64 = 1
-	add := func(id msp.PKIID, incarnation uint64, endpoint, of string) {
-		if endpoint != "" || same && of == mspID {
-			sum ^= binary.BigEndian.Uint64(id[:]) * (2*incarnation + 1)
-		}
-	}
-	add(m.id, m.incarnation, m.c.Endpoint, m.c.Self.Identity().MSPID())
-	for id, v := range m.view.marks {
-		if v.heard && v.member.State < Dead {
-			add(id, v.incarnation, v.member.Endpoint, v.member.MSPID)
-		}
-	}
-	m.digests[mspID] = summed{m.view.turns, m.incarnation, sum}
-	return sum
-}
-
 // step hands the detector an event, and does what it wants. Called under mu.
 func (m *Members) step(e event, now time.Time) {
 	for _, a := range m.detector.step(e, now) {
@@ -455,34 +303,48 @@ func (m *Members) tell(t *talk, s *wire.SignedAlive) {
 // welcome introduces us to a member that has just come: with a message that is
 // not old. Called under mu.
 func (m *Members) welcome(t *talk, now time.Time) {
-	same := t.mspID == m.c.Self.Identity().MSPID()
-	if now.Sub(m.saidAt) > fresh || same && m.own == nil {
-		if err := m.sign(now, true, false); err != nil {
-			log.Warnw("an alive message could not be made", "error", err)
-			return
-		}
+	if m.renew(t, now) {
+		m.greet(t, now, true)
 	}
-	t.greeted = now
-	m.greet(t, now, true)
+}
+
+// renew makes a message for a member if there is none that is fresh. Called under
+// mu.
+func (m *Members) renew(t *talk, now time.Time) bool {
+	same := t.mspID == m.c.Self.Identity().MSPID()
+	if now.Sub(m.saidAt) <= fresh && (!same || m.own != nil) {
+		return true
+	}
+	if err := m.sign(now, true, false); err != nil {
+		log.Warnw("an alive message could not be made", "error", err)
+		return false
+	}
+	return true
 }
 
 // greet tells a member our newest message for it. Called under mu.
-func (m *Members) greet(t *talk, now time.Time, own bool) { m.greetAs(t, own, false, now) }
-
-// greetWith does so with the certificate.
-func (m *Members) greetWith(t *talk, own bool, now time.Time) { m.greetAs(t, own, true, now) }
-
-func (m *Members) greetAs(t *talk, own, certificate bool, now time.Time) {
+func (m *Members) greet(t *talk, now time.Time, own bool) {
 	t.greeted = now
 	s := m.wide
 	if t.mspID == m.c.Self.Identity().MSPID() && (own || s == nil) {
 		s = m.own
 	}
-	if s == nil {
-		return // we are invisible to it
+	switch {
+	case s == nil: // we are invisible to it
+	case own:
+		m.tell(t, s)
+	default:
+		m.tell(t, slim(s))
 	}
-	if certificate {
-		s = &wire.SignedAlive{Alive: s.Alive, Signature: s.Signature, Certificate: s.Certificate, Chain: m.c.Chain()}
+}
+
+// greetWith does so with the certificate, and tells what is for all members too: it
+// may be asked for another's sake.
+func (m *Members) greetWith(t *talk, now time.Time) {
+	t.greeted = now
+	for _, s := range []*wire.SignedAlive{m.wide, m.own} {
+		if s != nil && (s == m.wide || t.mspID == m.c.Self.Identity().MSPID()) {
+			m.tell(t, m.whole(s))
+		}
 	}
-	m.tell(t, s)
 }

@@ -359,3 +359,80 @@ func TestSilentNewcomer(t *testing.T) {
 		}
 	})
 }
+
+// A newcomer to a calm channel believes nothing of what was said long ago: those
+// whom the member knows that it calls say anew that they live. 0 and 1 are of
+// Org1, and so is newcomer 3; 2 is of Org2, and so is newcomer 4.
+func TestNewcomerHearsOfAll(t *testing.T) {
+	cast()
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, nil, 0, 1, 6, 2, 7)
+		w.run(0, 1, 2)
+		w.join(0, 1)
+		w.join(1, 2)
+		w.join(0, 2)
+		time.Sleep(10 * time.Minute)
+		w.run(3, 4)
+		for _, late := range []int{3, 4} {
+			w.join(1, late)
+			time.Sleep(2 * time.Second)
+			for i := range 3 {
+				m, ok := w.sees(late, i)
+				require.True(t, ok, "%d doesn't hear of %d", late, i)
+				require.Equal(t, Alive, m.State)
+				if late == 3 && i < 2 {
+					require.NotEmpty(t, m.Internal, "%d doesn't hear all of %d", late, i)
+				}
+			}
+			time.Sleep(time.Minute)
+		}
+		w.end()
+	})
+}
+
+// Who believes a member dead that hasn't said anything since is told better: it
+// is asked to say that it lives. So is one who has an older word of it, and not one
+// who knows as much as we.
+func TestBuriedIsAsked(t *testing.T) {
+	cast()
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, nil, 0, 1, 6)
+		w.run(0, 1, 2)
+		w.join(0, 1)
+		w.join(1, 2)
+		w.join(0, 2)
+		time.Sleep(10 * time.Minute)
+		var m Member
+		old := func() bool { // what 0 said last, and it doesn't speak of itself soon
+			m, _ = w.sees(1, 0)
+			w.parties[1].Members.mu.Lock()
+			defer w.parties[1].Members.mu.Unlock()
+			age := time.Since(w.parties[1].view.marks[m.PKIID].sentAt)
+			return age > time.Minute && age < 100*time.Second
+		}
+		asked := 0
+		send := w.parties[1].links.deliver
+		w.parties[1].links.deliver = func(to peer.ID, word *wire.Word) bool {
+			asked += len(word.Want)
+			return send(to, word)
+		}
+		entry := func(sequence uint64) []byte { return appendEntry(nil, m.PKIID, m.Incarnation, sequence) }
+		for _, c := range []struct {
+			word func() *wire.Word
+			want int
+		}{
+			{func() *wire.Word { return &wire.Word{Have: entry(m.Sequence), Ask: true} }, 0},
+			{func() *wire.Word { return &wire.Word{Have: entry(1), Ask: true} }, 1},
+			{func() *wire.Word {
+				return &wire.Word{Have: entry(m.Sequence), Ask: true, Accused: [][]byte{entry(roundOf(m.Sequence))}}
+			}, 1},
+		} {
+			for asked = 0; !old(); time.Sleep(time.Second) {
+			}
+			require.NoError(t, w.parties[1].Hear(hostOf(6), c.word()))
+			time.Sleep(50 * time.Millisecond)
+			require.Equal(t, c.want, asked)
+		}
+		w.end()
+	})
+}

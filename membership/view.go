@@ -85,6 +85,7 @@ type mark struct {
 // said is a signed message for one audience, without the certificate.
 type said struct {
 	sequence uint64
+	at       time.Time
 	signed   *wire.SignedAlive
 }
 
@@ -193,7 +194,7 @@ func (v *view) accept(p message, now time.Time) (effect, error) {
 			p.member.Internal = m.member.Internal
 		}
 	}
-	if s := (&said{p.member.Sequence, p.signed}); p.own {
+	if s := (&said{p.member.Sequence, p.sentAt, p.signed}); p.own {
 		own = s
 	} else {
 		wide = s
