@@ -44,6 +44,7 @@ func (c *core) emit(s *session, now time.Time) {
 	case PathOrgs:
 		c.announceOrgs(s)
 		c.stripe(s)
+		c.enter(s)
 	}
 }
 
@@ -102,6 +103,27 @@ func (c *core) stripe(s *session) {
 			for k := pos; k < s.shape.N(); k += run {
 				at := piece{i, k}
 				c.give(s, at, c.relay(s.turn(at, n)))
+			}
+		}
+	}
+}
+
+// enter sends enough of a small body's chunks to members of the own organisation,
+// each to one, to be passed on there. Relays do so too, but who is connected to
+// more members than one seeks is an anchor, and those that know it needn't know
+// any other of its organisation. Of a large body that would cost the link more than
+// asking costs those who lack some of it.
+func (c *core) enter(s *session) {
+	if len(c.order) < 2*GroupMost || c.patience(s.shape.Size) > slack {
+		return
+	}
+	own := slices.DeleteFunc(slices.Clone(c.order), func(p peer.ID) bool { return c.members[p].org != c.org })
+	for i := range s.segs {
+		for k := range s.shape.K {
+			at := piece{i, k}
+			relay := c.relay(s.turn(at, len(c.order)))
+			if p := s.gate(own, at.number(), ""); p != "" && c.members[relay].org != c.org {
+				c.do(fxChunk{to: p, session: s.id, piece: at, hop: hopEnter, own: true})
 			}
 		}
 	}

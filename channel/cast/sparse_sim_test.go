@@ -1,0 +1,37 @@
+package cast
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestSimSparse casts in a channel whose members don't all know each other: each
+// organisation's first member, its anchor, is connected to all, and the others to
+// a third of the channel, beside their own organisation. The leader is an anchor,
+// so few of the others know anybody of its organisation but itself. A small body
+// comes to them as it does to everybody, without being asked for.
+func TestSimSparse(t *testing.T) {
+	const n, orgs = 200, 40
+	sparse := func(p *play) {
+		for i, a := range p.nodes {
+			for j, b := range p.nodes[:i] {
+				if i >= orgs && j >= orgs && i%orgs != j%orgs && p.rng.IntN(3) > 0 {
+					delete(a.core.members, b.id)
+					delete(b.core.members, a.id)
+				}
+			}
+		}
+		for _, a := range p.nodes {
+			a.core.regroup()
+		}
+	}
+	for _, kib := range []int{16, 128} {
+		f := casts(t, n, orgs, kib<<10, 3, sparse)
+		t.Logf("%d KiB: %v", kib, f)
+		require.LessOrEqual(t, f.at(1), 125*time.Millisecond)
+		require.Zero(t, f.pulls)
+		require.Less(t, f.copies, 1.6)
+	}
+}
