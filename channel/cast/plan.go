@@ -23,6 +23,10 @@ const (
 // of the copies, and a small body leaves the link free for it.
 const littleHead = 64
 
+// enterMost is the largest body whose leader also brings it into its own
+// organisation, if that pays at all: see enter.
+const enterMost = 1 << 20
+
 // emit begins to hand the block out.
 func (c *core) emit(s *session, now time.Time) {
 	s.origin, s.standby, s.emitted = true, time.Time{}, now
@@ -114,7 +118,7 @@ func (c *core) stripe(s *session) {
 // any other of its organisation. Of a large body that would cost the link more than
 // asking costs those who lack some of it.
 func (c *core) enter(s *session) {
-	if len(c.order) < 2*GroupMost || c.patience(s.shape.Size) > slack {
+	if len(c.order) < 2*GroupMost || s.shape.Size > enterMost {
 		return
 	}
 	own := slices.DeleteFunc(slices.Clone(c.order), func(p peer.ID) bool { return c.members[p].org != c.org })
