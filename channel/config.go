@@ -37,6 +37,8 @@ type Config struct {
 	name    string
 	number  uint64
 	content *common.Config
+	// The update that led here; nil: none did, or it isn't told.
+	lastUpdate *common.Envelope
 
 	msps       msp.Directory
 	policies   map[string]msp.Policy
@@ -101,7 +103,12 @@ func Parse(b *common.Block) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration in block %d: %w", number, err)
 	}
-	return ParseChannelGroup(name, number, env.Config)
+	cfg, err := ParseChannelGroup(name, number, env.Config)
+	if err != nil {
+		return nil, err
+	}
+	cfg.lastUpdate = env.LastUpdate
+	return cfg, nil
 }
 
 // ParseChannelGroup reads a configuration that takes effect after block number.

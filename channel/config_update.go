@@ -68,6 +68,12 @@ func (c *Config) Propose(update *common.Envelope) (*common.ConfigEnvelope, error
 	return &common.ConfigEnvelope{Config: content, LastUpdate: update}, nil
 }
 
+// Made says whether this configuration is what a CONFIG_UPDATE envelope, this very
+// one, led to. A genesis block's is none's.
+func (c *Config) Made(update *common.Envelope) bool {
+	return c.lastUpdate != nil && proto.Equal(c.lastUpdate, update)
+}
+
 func dataHash(b *common.Block) []byte {
 	sum := block.DataHash(b.GetData())
 	return sum[:]

@@ -55,8 +55,12 @@ func (c *Chain) admit(env *common.Envelope, now time.Time) (*order, error) {
 }
 
 // configure makes the configuration that an update leads to, as an order of its own. In maintenance it is taken too:
-// that is how maintenance ends.
+// that is how maintenance ends. The update that led to the configuration in force is one that was sent again, by a client
+// whose answer was lost, or by this node to the leader after the one that ordered it.
 func (c *Chain) configure(conf Channel, update *common.Envelope, now time.Time) (*order, error) {
+	if conf.Made(update) {
+		return &order{config: true, made: true, done: make(chan error, 1)}, nil
+	}
 	next, err := conf.Propose(update)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", BadUpdate, err)

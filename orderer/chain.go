@@ -87,6 +87,7 @@ type order struct {
 	raw      []byte           // as it will stand in the block; nil when another orders it
 	size     uint32           // as the batch rules count it
 	config   bool             // it is a configuration, which has a block of its own
+	made     bool             // and stands in a block: nothing is to be done
 	done     chan error       // one result: nil when the block is durable
 	id       envelopeID       // once the cutter has it
 }
@@ -274,6 +275,9 @@ func (c *Chain) submit(ctx context.Context, env *common.Envelope) (*order, error
 func (c *Chain) dispatch(ctx context.Context, o *order, onward bool) error {
 	queue := c.queue
 	switch {
+	case o.made:
+		o.done <- nil
+		return nil
 	case c.leading.is():
 		o.env = nil // it goes no further
 	case onward && !c.lost.is():

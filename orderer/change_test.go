@@ -48,6 +48,12 @@ func (c *cluster) reconfigureBy(who func() int, meta *etcdraft.ConfigMetadata) {
 }
 
 func (c *cluster) propose(m *member, meta *etcdraft.ConfigMetadata) error {
+	c.t.Helper()
+	return m.chain.Order(ctxFor(c.t, waitLimit), c.proposal(m, meta))
+}
+
+// proposal is the signed update of m's configuration to other metadata.
+func (c *cluster) proposal(m *member, meta *etcdraft.ConfigMetadata) *common.Envelope {
 	t := c.t
 	t.Helper()
 	conf := m.conf.Load()
@@ -77,7 +83,7 @@ func (c *cluster) propose(m *member, meta *etcdraft.ConfigMetadata) error {
 	signed.Signatures = append(signed.Signatures, s)
 	env, err := tx.SignedEnvelope(common.HeaderType_CONFIG_UPDATE, channelName, signed, admin, time.Now())
 	require.NoError(t, err)
-	return m.chain.Order(ctxFor(t, waitLimit), env)
+	return env
 }
 
 func marshal(t testing.TB, m proto.Message) []byte {

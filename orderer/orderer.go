@@ -63,6 +63,8 @@ type Channel interface {
 	// Propose returns the configuration that a signed CONFIG_UPDATE envelope leads to, if its signers may change all
 	// that it changes.
 	Propose(update *common.Envelope) (*common.ConfigEnvelope, error)
+	// Made says whether the configuration is what a CONFIG_UPDATE envelope, this very one, led to.
+	Made(update *common.Envelope) bool
 }
 
 // Ledger is where the ordering service keeps its blocks; ledger.Ledger is one.

@@ -61,6 +61,29 @@ func TestANewLeaderOrdersNothingAgain(t *testing.T) {
 	require.Len(t, c.members[0].entries(), 4)
 }
 
+// An update of the configuration that is sent again, as a node does when it has handed it to a leader that fell, has done
+// what it was to do.
+func TestUpdateSentAgain(t *testing.T) {
+	c := newCluster(t, 3, batchOf(1), time.Second)
+	c.w.seat(3)
+	c.start(0, 1, 2)
+	update := c.proposal(c.members[c.leader()], c.listed(0, 1, 2, 3))
+	for range 2 {
+		for i := range 3 {
+			a, err := c.w.clientOf(nil, c.members[i].node).Submit(ctxFor(t, waitLimit), update)
+			require.NoError(t, err)
+			require.Equal(t, common.Status_SUCCESS, a.Status, a.Info)
+		}
+		leads := c.leader()
+		c.kill(leads)
+		c.leader()
+		c.start(leads)
+	}
+	c.submit(1, 0)
+	c.same(0, 1, 2)
+	require.Equal(t, uint64(3), c.members[0].ledger.Height(), "the genesis block, the configuration, a transaction")
+}
+
 // Of the oldest nothing is known any more, and memory is bounded.
 func TestRecentIsBounded(t *testing.T) {
 	known := orderer.RecentOf(4)
