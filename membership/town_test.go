@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -397,6 +398,12 @@ func TestBuriedIsAsked(t *testing.T) {
 	cast()
 	synctest.Test(t, func(t *testing.T) {
 		w := newTown(t, nil, 0, 1, 6)
+		var asked atomic.Int64
+		send := w.parties[1].links.deliver
+		w.parties[1].links.deliver = func(to peer.ID, word *wire.Word) bool {
+			asked.Add(int64(len(word.Want)))
+			return send(to, word)
+		}
 		w.run(0, 1, 2)
 		w.join(0, 1)
 		w.join(1, 2)
@@ -410,16 +417,10 @@ func TestBuriedIsAsked(t *testing.T) {
 			age := time.Since(w.parties[1].view.marks[m.PKIID].sentAt)
 			return age > time.Minute && age < 100*time.Second
 		}
-		asked := 0
-		send := w.parties[1].links.deliver
-		w.parties[1].links.deliver = func(to peer.ID, word *wire.Word) bool {
-			asked += len(word.Want)
-			return send(to, word)
-		}
 		entry := func(sequence uint64) []byte { return appendEntry(nil, m.PKIID, m.Incarnation, sequence) }
 		for _, c := range []struct {
 			word func() *wire.Word
-			want int
+			want int64
 		}{
 			{func() *wire.Word { return &wire.Word{Have: entry(m.Sequence), Ask: true} }, 0},
 			{func() *wire.Word { return &wire.Word{Have: entry(1), Ask: true} }, 1},
@@ -427,11 +428,13 @@ func TestBuriedIsAsked(t *testing.T) {
 				return &wire.Word{Have: entry(m.Sequence), Ask: true, Accused: [][]byte{entry(roundOf(m.Sequence))}}
 			}, 1},
 		} {
-			for asked = 0; !old(); time.Sleep(time.Second) {
+			for !old() {
+				time.Sleep(time.Second)
 			}
+			asked.Store(0)
 			require.NoError(t, w.parties[1].Hear(hostOf(6), c.word()))
 			time.Sleep(50 * time.Millisecond)
-			require.Equal(t, c.want, asked)
+			require.Equal(t, c.want, asked.Load())
 		}
 		w.end()
 	})
