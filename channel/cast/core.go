@@ -311,7 +311,6 @@ func (c *core) begin(h *Head, now time.Time) error {
 	s.due = now.Add(c.wait(s))
 	c.expect(s, s.due)
 	for _, e := range c.parked.take(s.id) {
-		s.came += len(e.chunk.data)
 		c.chunk(e, now)
 	}
 	return nil

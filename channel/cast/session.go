@@ -165,6 +165,9 @@ func (c *core) chunk(e evChunk, now time.Time) {
 		c.park(e, now)
 		return
 	}
+	if s != nil {
+		s.came += len(e.chunk.data)
+	}
 	if ok, err := c.useful(e.from, e.chunk, len(e.chunk.data)); !ok {
 		if err == nil {
 			err = Duplicate
@@ -451,14 +454,17 @@ func (c *core) forgetKnown(p peer.ID) {
 }
 
 // wants says whether a chunk of this length may be of use, so that what isn't
-// need not be read into memory and hashed. An error says that nobody honest
-// would send it.
+// need not be read into memory and hashed, and counts that. An error says that
+// nobody honest would send it.
 func (c *core) wants(from peer.ID, ch chunk, length int, now time.Time) (bool, error) {
+	ok, err := c.useful(from, ch, length)
 	if s := c.sessions[ch.session]; s != nil {
-		s.came += length
 		s.flows(from, now)
+		if !ok {
+			s.came += length
+		}
 	}
-	return c.useful(from, ch, length)
+	return ok, err
 }
 
 func (c *core) useful(from peer.ID, ch chunk, length int) (bool, error) {
