@@ -349,3 +349,24 @@ func TestEveryRoundTripIsMeasured(t *testing.T) {
 		}
 	}
 }
+
+// Who is accused by two is to refute as long as somebody may add the two up: an
+// answer to each of them tells those who heard both nothing.
+func TestTwoAccusersApart(t *testing.T) {
+	for after, refutes := range map[time.Duration]bool{0: true, fade - time.Millisecond: true, together + time.Millisecond: false} {
+		now := bubbleEpoch
+		d := newDetector(simID(0), time.Second, 3*time.Second, 1)
+		d.step(event{kind: themselves, number: number{1, 1}}, now)
+		for i := 1; i < 5; i++ {
+			d.step(event{kind: learn, id: simID(i), number: number{1, 1}}, now)
+			d.step(event{kind: meet, id: simID(i)}, now)
+		}
+		accused := func(by int) bool {
+			all := d.step(event{kind: spoken, id: simID(by), say: say{ping: 7, accused: []accusation{{simID(0), number{1, 1}}}}}, now)
+			return slices.ContainsFunc(all, func(a action) bool { return a.refute })
+		}
+		require.False(t, accused(1), "the answer to its ping will do")
+		now = now.Add(after)
+		require.Equal(t, refutes, accused(2), "%v later", after)
+	}
+}
