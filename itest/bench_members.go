@@ -30,8 +30,10 @@ const (
 	// measured: those who were told to hurry do so for a while, and a large one
 	// still makes connections.
 	stirTime, stirLarge = 65 * time.Second, 4 * time.Minute
-	// idleTime is how long it is measured: all of a signed beat.
-	idleTime = 33 * time.Second
+	// idleTime is how long it is measured: all of a signed beat, which is longer above
+	// beatSize members. bareTime is how long bare hosts are.
+	idleTime, bareTime = 132 * time.Second, 33 * time.Second
+	beatSize           = 64
 )
 
 // A Meeting is what it took N nodes that know one of them to know each other.
@@ -202,7 +204,7 @@ func (s *Swarm) idle(ctx context.Context, counters []*meter) (out Idle, err erro
 	runtime.GC() // what meeting left isn't paid for by idling
 	began, cpu := time.Now(), processTime()
 	b0, m0 := sum()
-	if err := pause(ctx, idleTime); err != nil {
+	if err := pause(ctx, idleTime*time.Duration(max(len(s.Peers), beatSize))/beatSize); err != nil {
 		return out, err
 	}
 	cpu = processTime() - cpu
@@ -242,7 +244,7 @@ func IdleBare(ctx context.Context, n int) (out Idle, err error) {
 	}
 	runtime.GC()
 	began, cpu, bytes := time.Now(), processTime(), sum()
-	if err := pause(ctx, idleTime); err != nil {
+	if err := pause(ctx, bareTime); err != nil {
 		return out, err
 	}
 	per := float64(n) * time.Since(began).Seconds()

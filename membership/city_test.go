@@ -277,21 +277,51 @@ func (s *city) dial(p, q *citizen, done func(well bool)) {
 	s.after(at.Sub(now)+cityRound, func() {
 		q.waiting--
 		done(true)
-		if p.here[q] || p == q {
+		s.connect(p, q)
+	})
+}
+
+func (s *city) connect(p, q *citizen) {
+	if p.here[q] || p == q {
+		return
+	}
+	s.made++
+	for _, e := range [][2]*citizen{{p, q}, {q, p}} {
+		e[0].here[e[1]] = true
+		if len(e[0].mesh) < cityMesh {
+			e[0].mesh = append(e[0].mesh, e[1])
+		}
+	}
+	p.Arrived(q.c.PeerID)
+	q.Arrived(p.c.PeerID)
+	s.attend(p)
+	s.attend(q)
+}
+
+// acquaint lets all know each other and have so many connections at least, as if
+// they had lived together for long. Nobody dials any more.
+func (s *city) acquaint(degree int) {
+	for _, p := range s.people {
+		p.looks = time.Now().Add(1000 * time.Hour)
+		p.Members.mu.Lock()
+		err := p.sign(time.Now(), true, false)
+		p.Members.mu.Unlock()
+		if err != nil {
+			s.problems = append(s.problems, err)
 			return
 		}
-		s.made++
-		for _, e := range [][2]*citizen{{p, q}, {q, p}} {
-			e[0].here[e[1]] = true
-			if len(e[0].mesh) < cityMesh {
-				e[0].mesh = append(e[0].mesh, e[1])
+		for _, q := range s.people {
+			if err := q.Receive(p.c.PeerID, p.whole(p.wide)); p != q && err != nil {
+				s.problems = append(s.problems, err)
 			}
 		}
-		p.Arrived(q.c.PeerID)
-		q.Arrived(p.c.PeerID)
-		s.attend(p)
-		s.attend(q)
-	})
+	}
+	for _, p := range s.people {
+		for len(p.here) < min(degree, len(s.people)-1) {
+			s.connect(p, s.people[s.rng.IntN(len(s.people))])
+		}
+		s.after(time.Duration(s.rng.IntN(1000))*time.Millisecond, func() { s.live(p) })
+	}
 }
 
 // flood passes a message on in the mesh.
