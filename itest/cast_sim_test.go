@@ -75,13 +75,7 @@ func (s *sim) casts(r *figures.Records, blocks int, sizes ...int) {
 		t.Logf("%d nodes, %d KiB: p50 %v p99 %v max %v, %.3f copies, %.2f announcements, %d MiB of heap for all", len(s.Peers), kib,
 			figures.At(ds, .5), figures.At(ds, .99), figures.At(ds, 1), copies, float64(s.Heard()-heard)/each, m.HeapInuse>>20)
 		require.Less(t, copies, 1.6)
-		// While a body above a mebibyte travels, or one of that to a channel that isn't
-		// fully connected, a pull may begin, but cast brings what it would bring.
-		most := 0.0
-		if kib > 1<<10 || kib == 1<<10 && len(s.Peers) > 2*metMost {
-			most = each * float64(kib<<10) / 100
-		}
-		require.LessOrEqual(t, float64(s.pulled()-pulled), most)
+		require.Equal(t, pulled, s.pulled(), "bytes that were pulled")
 		p := map[string]any{"nodes": len(s.Peers), "block_kib": kib, "mbits": simBits / 1e6, "latency_ms": figures.Millis(simLatency)}
 		r.Spread("cast.nodes.disk", p, ds)
 		r.Add("cast.nodes.copies", p, "copies per receiver", copies)

@@ -23,7 +23,7 @@ import (
 // power had failed. Signed alive messages flood a mesh of some of the
 // connections. Those of the slow beat are left out, for they could only help:
 // each is one more sign of life. So is the search for who is silent for long.
-// Views are exchanged as talk.go does it, see simviews_test.go.
+// Views are exchanged as exchange.go does it, see simviews_test.go.
 type simulator struct {
 	rng       *rand.Rand
 	loss      float64

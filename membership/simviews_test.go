@@ -1,8 +1,11 @@
 package membership
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
-// The exchange of views, as talk.go does it: beside pings and answers goes a
+// The exchange of views, as exchange.go does it: beside pings and answers goes a
 // digest of who lives. Where two differ, one sends what it has heard and whom it
 // believes dead, and the other what is newer, and whom of those it believes dead.
 
@@ -47,7 +50,7 @@ func (s *simulator) digested(p *simPeer, from int, digest uint64) {
 func (s *simulator) compare(p *simPeer, to int, t *simTalk) {
 	t.at, t.pause = s.clock, min(2*t.pause, int(compareLast)/simMillis)
 	s.words++
-	s.send(simEvent{from: p.i, to: to, about: to, say: say{accused: p.buried(nil)}, view: &simView{append([]number(nil), p.told...)}})
+	s.send(simEvent{from: p.i, to: to, about: to, say: say{accused: p.buried(nil)}, view: &simView{slices.Clone(p.told)}})
 }
 
 // buried lists whom p believes dead; with a view, only those of whom that says

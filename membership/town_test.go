@@ -411,7 +411,9 @@ func TestBuriedIsAsked(t *testing.T) {
 		time.Sleep(10 * time.Minute)
 		var m Member
 		old := func() bool { // what 0 said last, and it doesn't speak of itself soon
-			m, _ = w.sees(1, 0)
+			var ok bool
+			m, ok = w.sees(1, 0)
+			require.True(t, ok)
 			w.parties[1].Members.mu.Lock()
 			defer w.parties[1].Members.mu.Unlock()
 			age := time.Since(w.parties[1].view.marks[m.PKIID].sentAt)
