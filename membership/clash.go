@@ -40,7 +40,7 @@ func (m *Members) clash(from peer.ID, c *claim, k *judged, s *wire.SignedAlive, 
 	if id, _, ok := m.bound(c.peer); ok && id.PKIID() != c.id {
 		return
 	}
-	k, err := m.identify(c, k, s, now)
+	k, err := m.identify(from, c, k, s, now)
 	if err != nil {
 		return // whatever it is, it isn't the member's; the caller refuses it anyway
 	}

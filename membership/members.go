@@ -287,7 +287,8 @@ func (m *Members) Identity(id msp.PKIID) (*msp.Identity, bool) {
 }
 
 // Rejudge asks Admit anew about everyone, after the configuration or a
-// revocation list changed. Who isn't a member any more is taken out.
+// revocation list changed. Who isn't a member any more is taken out; who told of
+// somebody that Admit refused is asked for that one again.
 func (m *Members) Rejudge() {
 	now := time.Now()
 	m.mu.Lock()
@@ -311,6 +312,19 @@ func (m *Members) Rejudge() {
 			m.notify(Event{Kind: Expelled, Member: e.member})
 		}
 		m.mu.Unlock()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, t := range m.talks {
+		if len(t.refused) == 0 {
+			continue
+		}
+		w := new(wire.Word)
+		for _, id := range t.refused {
+			w.Want = append(w.Want, id[:])
+		}
+		t.refused = nil
+		m.send(t, w)
 	}
 }
 

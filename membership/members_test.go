@@ -235,6 +235,34 @@ func TestRejudgeExpels(t *testing.T) {
 	})
 }
 
+// Who was refused under a configuration that is older than its certificate is asked
+// for, once that which admits it is in force: its next beat may be minutes away.
+func TestRejudgeAsksForTheRefused(t *testing.T) {
+	cast()
+	synctest.Test(t, func(t *testing.T) {
+		w := newTown(t, nil, 0, 6, 9)
+		w.parties[2].admit = errors.New("certificate signed by unknown authority")
+		w.run(0, 1, 2)
+		w.join(0, 1)
+		w.join(1, 2) // of 0 the one hears from another
+		time.Sleep(3 * fresh)
+		for i := range 2 {
+			_, ok := w.sees(2, i)
+			require.False(t, ok)
+		}
+		w.parties[2].mu.Lock()
+		w.parties[2].admit = nil
+		w.parties[2].mu.Unlock()
+		w.parties[2].Rejudge()
+		time.Sleep(time.Second)
+		for i := range 2 {
+			_, ok := w.sees(2, i)
+			require.True(t, ok, "%d", i)
+		}
+		w.end()
+	})
+}
+
 // A no of Admit holds even within the time for which a yes is remembered, and a
 // yes no longer than the certificate.
 func TestAdmit(t *testing.T) {

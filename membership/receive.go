@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/peer"
@@ -38,7 +39,7 @@ func (m *Members) Receive(from peer.ID, s *wire.SignedAlive) error {
 		m.clash(from, c, k, s, now)
 		return fmt.Errorf("alive of %s: %w", c.id, err)
 	}
-	k, err = m.identify(c, k, s, now)
+	k, err = m.identify(from, c, k, s, now)
 	if err != nil {
 		m.want(from, c, err, now)
 		return err
@@ -119,7 +120,7 @@ func (m *Members) raise() {
 }
 
 // identify returns the identity that proves the claim, a member now.
-func (m *Members) identify(c *claim, k *judged, s *wire.SignedAlive, now time.Time) (*judged, error) {
+func (m *Members) identify(from peer.ID, c *claim, k *judged, s *wire.SignedAlive, now time.Time) (*judged, error) {
 	if len(s.Certificate) > 0 && (k == nil || !bytes.Equal(k.id.Certificate().Raw, s.Certificate)) {
 		id, err := m.read(c.MspId, s.Certificate)
 		if err != nil {
@@ -144,6 +145,7 @@ func (m *Members) identify(c *claim, k *judged, s *wire.SignedAlive, now time.Ti
 		return k, nil
 	}
 	if err := m.c.Admit(k.id, k.chain, now); err != nil {
+		m.refuse(from, c.id)
 		return nil, fmt.Errorf("alive of %s: %w", c.id, err)
 	}
 	until := now.Add(judgedFor)
@@ -151,6 +153,16 @@ func (m *Members) identify(c *claim, k *judged, s *wire.SignedAlive, now time.Ti
 		until = end
 	}
 	return &judged{id: k.id, chain: k.chain, until: until}, nil
+}
+
+// refuse remembers who told of somebody whom Admit refused: the configuration that
+// admits it may come later. See Rejudge.
+func (m *Members) refuse(from peer.ID, id msp.PKIID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if t := m.talks[from]; t != nil && len(t.refused) < maxWant && !slices.Contains(t.refused, id) {
+		t.refused = append(t.refused, id)
+	}
 }
 
 // want asks, once, for the certificate that a message lacked.

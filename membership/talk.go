@@ -44,6 +44,7 @@ type talk struct {
 	// When it was asked to say anew that it lives, and for whom.
 	refreshed time.Time
 	awaited   []*talk
+	refused   []msp.PKIID // whom it told of and Admit refused, at most maxWant
 }
 
 // Arrived tells that a host is connected and a member. To say it twice does
