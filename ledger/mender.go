@@ -101,11 +101,15 @@ func (m *mender) cut(s keySpan) (err error) {
 	return m.d.ingest(m.ctx, m.paths, pebble.KeyRange{Start: s.first, End: append(slices.Clone(s.last), 0)})
 }
 
-// ingest is Pebble's IngestAndExcise, without its panics.
+// ingest is Pebble's IngestAndExcise, without its panics. Where memory holds keys of
+// the span Pebble only queues it behind them: compactions meet the old tables until
+// all that is flushed.
 func (d *DB) ingest(ctx context.Context, paths []string, r pebble.KeyRange) (err error) {
 	defer recovered(&err)
-	_, err = d.pebble.IngestAndExcise(ctx, paths, nil, nil, r)
-	return err
+	if _, err := d.pebble.IngestAndExcise(ctx, paths, nil, nil, r); err != nil {
+		return err
+	}
+	return d.pebble.Flush()
 }
 
 // write goes over the span in the order of its keys.
