@@ -35,6 +35,7 @@ func TestSoakCastNodes(t *testing.T) {
 		castGroup{2, 5, 2, []int{8 << 10, 32 << 10}},
 		castGroup{10, 5, 3, []int{8 << 10}},
 		castGroup{20, 5, 3, []int{16, 128, 1 << 10}},
+		castGroup{20, 5, 2, []int{8 << 10}},
 		castGroup{40, 5, 3, []int{16, 128, 1 << 10}})
 }
 

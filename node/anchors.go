@@ -31,15 +31,30 @@ type Anchor struct {
 func (c *Channel) IsAnchor(m membership.Member) bool {
 	mine := places(m.Internal + " " + m.Endpoint)
 	for _, o := range c.Config().Orgs() {
+		if o.MSPID != m.MSPID {
+			continue
+		}
 		for _, e := range o.Anchors {
 			for place := range places(e) {
-				if o.MSPID == m.MSPID && mine[place] {
+				if mine[place] {
 					return true
 				}
 			}
 		}
 	}
 	return false
+}
+
+// spare lets cast know if a member is an anchor peer, to which everybody is
+// connected.
+func (c *Channel) spare(p peer.ID) {
+	id, _, ok := c.node.guard.identity(p)
+	if !ok {
+		return
+	}
+	if m, _, ok := c.members.Find(id.PKIID()); ok && c.IsAnchor(m) {
+		c.cast.Hub(p)
+	}
 }
 
 // Anchors calls at each anchor peer that the configuration names.

@@ -108,6 +108,7 @@ func (c *Channel) keepBook(ctx context.Context) error {
 		known = now
 		all := []contact{}
 		for _, m := range now {
+			c.spare(m.Peer)
 			if len(all) < maxBook {
 				all = append(all, contact{m.Peer.String(), m.MSPID, m.Endpoint, m.Internal})
 			}

@@ -420,6 +420,7 @@ func (c *Channel) consider(p peer.ID) {
 		c.view.Arrive(p)
 		c.members.Arrived(p)
 		c.cast.Arrived(p, c.orgOf(p))
+		c.spare(p)
 		c.elect.Arrived(p)
 		return
 	}

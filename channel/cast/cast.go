@@ -140,6 +140,14 @@ func (c *Cast) Arrived(p peer.ID, org string) {
 	c.step(evArrived{p, org})
 }
 
+// Hub tells that everybody seeks to be connected to a member, as to an anchor peer,
+// until it is gone. Of a member that isn't connected it does nothing.
+func (c *Cast) Hub(p peer.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.step(evHub{p})
+}
+
 // Gone tells that a host isn't connected any more, or no member.
 func (c *Cast) Gone(p peer.ID) {
 	c.mu.Lock()

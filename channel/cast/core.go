@@ -56,6 +56,7 @@ type core struct {
 
 	members  map[peer.ID]*member
 	order    []peer.ID // of members, sorted
+	ours     group     // of members of the own organisation
 	orgs     []group   // of members of other organisations, sorted by name
 	sessions map[sessionID]*session
 	over     ring // ids of sessions that ended
@@ -84,16 +85,29 @@ const (
 type member struct {
 	id      peer.ID
 	org     string
+	hub     bool          // everybody seeks to be connected to it
 	latency time.Duration // one way; 0: not measured
 	usual   [classes]spell
 	late    float64 // how often it had blocks long after the others: 0 to 1
 }
 
-// A group is the connected members of one other organisation.
+// A group is the connected members of one organisation, those that are hubs apart:
+// who knows one member of it knows a hub, so all else goes through the others, as
+// far as there are others.
 type group struct {
-	org     string
-	members []peer.ID
+	org           string
+	members, hubs []peer.ID
 }
+
+func (g *group) add(m *member) {
+	if m.hub {
+		g.hubs = append(g.hubs, m.id)
+	} else {
+		g.members = append(g.members, m.id)
+	}
+}
+
+func (g *group) size() int { return len(g.members) + len(g.hubs) }
 
 func newCore(self peer.ID, org string, wide bool) *core {
 	return &core{
@@ -118,6 +132,11 @@ func (c *core) step(e event, now time.Time) []effect {
 		c.arrived(e, now)
 	case evLeft:
 		c.left(e.peer)
+	case evHub:
+		if m := c.members[e.peer]; m != nil && !m.hub {
+			m.hub = true
+			c.regroup()
+		}
 	case evAnnounced:
 		c.announced(e.head, now)
 	case evOwn:
@@ -213,21 +232,22 @@ func (c *core) left(p peer.ID) {
 }
 
 func (c *core) regroup() {
-	c.order, c.orgs, c.typical = nil, nil, 0
+	c.order, c.ours, c.orgs, c.typical = nil, group{}, nil, 0
 	for id := range c.members {
 		c.order = append(c.order, id)
 	}
 	slices.Sort(c.order)
 	for _, id := range c.order {
-		org := c.members[id].org
-		if org == c.org {
+		m := c.members[id]
+		if m.org == c.org {
+			c.ours.add(m)
 			continue
 		}
-		i, ok := slices.BinarySearchFunc(c.orgs, org, func(g group, org string) int { return cmp.Compare(g.org, org) })
+		i, ok := slices.BinarySearchFunc(c.orgs, m.org, func(g group, org string) int { return cmp.Compare(g.org, org) })
 		if !ok {
-			c.orgs = slices.Insert(c.orgs, i, group{org: org})
+			c.orgs = slices.Insert(c.orgs, i, group{org: m.org})
 		}
-		c.orgs[i].members = append(c.orgs[i].members, id)
+		c.orgs[i].add(m)
 	}
 }
 
@@ -309,7 +329,7 @@ func (c *core) begin(h *Head, now time.Time) error {
 	c.sessions[s.id], c.stale = s, true
 	c.do(fxOpened{s.bytes()})
 	s.due = now.Add(c.wait(s))
-	c.expect(s, s.due)
+	c.expect(s, s.due.Add(slack))
 	for _, e := range c.parked.take(s.id) {
 		c.chunk(e, now)
 	}

@@ -68,5 +68,8 @@ func (c *core) sender(s *session, at piece) peer.ID {
 	if m := c.members[relay]; !c.large() || m == nil || m.org == c.org {
 		return relay
 	}
-	return s.gate(c.circle(), at.number(), origin)
+	ours := group{members: slices.Clone(c.ours.members), hubs: c.ours.hubs}
+	i, _ := slices.BinarySearch(ours.members, c.self)
+	ours.members = slices.Insert(ours.members, i, c.self)
+	return s.gate(&ours, at.number(), origin)
 }

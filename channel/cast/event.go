@@ -64,7 +64,8 @@ type (
 		org  string
 	} // a member is connected
 	evLeft      struct{ peer peer.ID }
-	evAnnounced struct{ head *Head } // by another member
+	evHub       struct{ peer peer.ID } // to whom everybody seeks to be connected
+	evAnnounced struct{ head *Head }   // by another member
 	evOwn       struct {
 		head *Head
 		code *Encoding
@@ -139,6 +140,7 @@ type (
 
 func (evArrived) event()   {}
 func (evLeft) event()      {}
+func (evHub) event()       {}
 func (evAnnounced) event() {}
 func (evOwn) event()       {}
 func (evHave) event()      {}

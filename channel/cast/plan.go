@@ -121,12 +121,11 @@ func (c *core) enter(s *session) {
 	if len(c.order) < 2*GroupMost || s.shape.Size > enterMost {
 		return
 	}
-	own := slices.DeleteFunc(slices.Clone(c.order), func(p peer.ID) bool { return c.members[p].org != c.org })
 	for i := range s.segs {
 		for k := range s.shape.K {
 			at := piece{i, k}
 			relay := c.relay(s.turn(at, len(c.order)))
-			if p := s.gate(own, at.number(), ""); p != "" && c.members[relay].org != c.org {
+			if p := s.gate(&c.ours, at.number(), ""); p != "" && c.members[relay].org != c.org {
 				c.do(fxChunk{to: p, session: s.id, piece: at, hop: hopEnter, own: true})
 			}
 		}
@@ -167,8 +166,8 @@ func (c *core) give(s *session, at piece, to peer.ID) {
 // organisation. The topic would take a hop more, and several copies.
 func (c *core) announceOrgs(s *session) {
 	gates := make(map[peer.ID]bool, len(c.orgs))
-	for _, g := range c.orgs {
-		gates[s.gate(g.members, 1<<32, c.self)] = true
+	for i := range c.orgs {
+		gates[s.gate(&c.orgs[i], 1<<32, c.self)] = true
 	}
 	relays := min(len(c.order), s.shape.N()*s.shape.Segments)
 	first := int(uint64(s.id) % uint64(len(c.order)))
@@ -198,7 +197,7 @@ func (c *core) headed(e evHeaded) {
 	case e.hop == hopKeep && !c.large() && e.from == s.head.Announcer && s.moved.Equal(s.opened):
 		s.promised, c.stale = true, true
 		s.due = s.opened.Add(c.wait(s))
-		c.expect(s, s.due)
+		c.expect(s, s.due.Add(slack))
 		return
 	case e.hop != hopEnter || s.headed:
 		return

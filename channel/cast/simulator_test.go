@@ -52,6 +52,7 @@ type actor struct {
 	got      map[uint64]time.Duration // blocks, and when since they were ordered
 	pulls    map[uint64]int
 	received int64 // bytes of frames
+	sent     int64
 	refused  map[string]int
 	lies     int
 	proof    []byte // of the last
@@ -338,6 +339,7 @@ func (a *actor) send() {
 			continue
 		}
 		a.sending = true
+		a.sent += int64(size)
 		a.p.after(seconds(float64(size)/a.up), func() {
 			a.sending = false
 			a.p.after(max(a.latency, b.latency), func() { b.take(size, deliver) })

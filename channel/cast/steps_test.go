@@ -164,6 +164,9 @@ func (b *bystander) event() event {
 	case k < 3:
 		return evArrived{p, orgOf(p)}
 	case k < 4:
+		if b.rng.IntN(2) == 0 {
+			return evHub{p}
+		}
 		return evLeft{p}
 	case k < 6:
 		h := *w.head

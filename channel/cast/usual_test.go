@@ -108,3 +108,26 @@ func TestPatience(t *testing.T) {
 	require.Greater(t, c.wait(s), computed)
 	require.LessOrEqual(t, c.wait(s), usualMost*computed)
 }
+
+// TestSyncIsPatientForLonger: blocksync doesn't begin to pull at the moment at
+// which this node looks whether anything still comes.
+func TestSyncIsPatientForLonger(t *testing.T) {
+	p := newPlay(t, 1, 3, 1)
+	h, _ := p.head(1, 128<<10, p.nodes[0])
+	var look, until time.Time
+	note := func(all []effect) {
+		for _, fx := range all {
+			switch fx := fx.(type) {
+			case fxWake:
+				look = fx.at
+			case fxExpect:
+				until = fx.until
+			}
+		}
+		require.GreaterOrEqual(t, until.Sub(look), slack)
+	}
+	c := p.nodes[1].core
+	note(c.step(evAnnounced{h}, p.now))
+	note(c.step(evHeaded{p.nodes[0].id, hopKeep, h.Raw}, p.now))
+	note(c.step(evTick{}, look))
+}
