@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -36,7 +37,10 @@ func TestSoakCastNodes(t *testing.T) {
 		castGroup{10, 5, 3, []int{8 << 10}},
 		castGroup{20, 5, 3, []int{16, 128, 1 << 10}},
 		castGroup{20, 5, 2, []int{8 << 10}},
-		castGroup{40, 5, 3, []int{16, 128, 1 << 10}})
+		castGroup{40, 5, 3, []int{16, 128, 1 << 10}},
+		castGroup{10, 5, 1, []int{32 << 10}},
+		castGroup{40, 5, 1, []int{8 << 10}},
+		castGroup{20, 5, 1, []int{32 << 10}})
 }
 
 // A castGroup is of so many organisations with so many peers each, to whom so
@@ -50,7 +54,8 @@ func castAmong(t *testing.T, name string, groups ...castGroup) {
 	var r figures.Records
 	for _, g := range groups {
 		t.Run(fmt.Sprintf("%d nodes, %d KiB", g.orgs*g.peers, g.kib), func(t *testing.T) {
-			simulate(t, g.orgs, g.peers, func(s *sim) { s.casts(&r, g.blocks, g.kib...) })
+			most := int64(g.orgs*g.peers) * int64(slices.Max(g.kib)) << 10
+			simulateOn(t, stage{orgs: g.orgs, peers: g.peers, disk: most > 500<<20}, func(s *sim) { s.casts(&r, g.blocks, g.kib...) })
 		})
 	}
 	figures.Save(t, name, r)

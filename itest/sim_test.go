@@ -48,6 +48,7 @@ type stage struct {
 	anchored    func(org int) bool          // whose first peers are anchors; nil: all
 	tune        func(i int, c *node.Config) // may be nil
 	empty       bool                        // nobody is started
+	disk        bool                        // ledgers are on the disk, which takes real time alone
 }
 
 // simulate plays with real nodes in a bubble: orgs organisations of peers each,
@@ -77,7 +78,7 @@ func simulateOn(t *testing.T, g stage, play func(s *sim)) {
 		w, err := NewWorld(g.orgs, anchors...)
 		require.NoError(t, err)
 		s.Swarm, err = NewSwarm(w, SwarmConfig{
-			Dir: dir, Peers: g.peers, InMemory: true, Leaders: 1, Log: testLog(), Endpoint: simAt, Tune: g.tune,
+			Dir: dir, Peers: g.peers, InMemory: !g.disk, Leaders: 1, Log: testLog(), Endpoint: simAt, Tune: g.tune,
 			Listen: func(i int) []string {
 				return []string{fmt.Sprintf("/ip4/%s/udp/8000/quic-v1", simnet.IntToPublicIPv4(i))}
 			},

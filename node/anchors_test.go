@@ -65,6 +65,7 @@ func TestAnchorsLearnOfEachOther(t *testing.T) {
 }
 
 // One anchor that is reachable for a few seconds, out of many minutes, is enough.
+// Casts know it meanwhile.
 func TestAnchorReachableOnce(t *testing.T) {
 	play(t, func(t *testing.T, b *bubble) {
 		c, where := b.node(0, "peer0.org1")
@@ -83,6 +84,15 @@ func TestAnchorReachableOnce(t *testing.T) {
 		stop := running(t, anchor)
 		t.Cleanup(stop)
 		time.Sleep(25 * time.Second)
+		for _, n := range append(nodes, anchor) {
+			ch, err := n.Channel("mychannel")
+			require.NoError(t, err)
+			hubs := 1
+			if n == anchor {
+				hubs = 0
+			}
+			require.Equal(t, hubs, ch.Traffic().Cast.Hubs)
+		}
 		stop()
 		time.Sleep(time.Minute)
 		for i, n := range nodes {

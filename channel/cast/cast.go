@@ -100,6 +100,7 @@ type Stats struct {
 	Turned   uint64 // of them, because their announcement couldn't be taken up
 	Sessions int    // open ones
 	Bytes    int64  // that open sessions may hold
+	Hubs     int    // connected members that are known as such: see Hub
 	Handed   map[Path]uint64
 }
 
@@ -239,6 +240,10 @@ func (c *Cast) Stats() Stats {
 	s.Sessions, s.Bytes = len(c.core.sessions), 0
 	for _, v := range c.core.sessions {
 		s.Bytes += v.bytes()
+	}
+	s.Hubs = len(c.core.ours.hubs)
+	for _, g := range c.core.orgs {
+		s.Hubs += len(g.hubs)
 	}
 	return s
 }
