@@ -152,7 +152,7 @@ func (c *core) step(e event, now time.Time) []effect {
 	case evDone:
 		c.isDone(e, now)
 	case evNeed:
-		c.need(e)
+		c.need(e, now)
 	case evAsk:
 		c.ask(e)
 	case evNone:

@@ -23,8 +23,8 @@ const (
 // of the copies, and a small body leaves the link free for it.
 const littleHead = 64
 
-// enterMost is the largest body whose leader also brings it into its own
-// organisation, if that pays at all: see enter.
+// enterMost is the largest body of which a leader brings enough into its own
+// organisation to make it from that alone: see enter.
 const enterMost = 1 << 20
 
 // emit begins to hand the block out.
@@ -112,17 +112,22 @@ func (c *core) stripe(s *session) {
 	}
 }
 
-// enter sends enough of a small body's chunks to members of the own organisation,
-// each to one, to be passed on there. Relays do so too, but who is connected to
-// more members than one seeks is an anchor, and those that know it needn't know
-// any other of its organisation. Of a large body that would cost the link more than
-// asking costs those who lack some of it.
+// enter sends chunks to members of the own organisation, each to one, to be passed
+// on there. Relays do so too, but who is connected to more members than one seeks is
+// an anchor, and those that know it needn't know any other of its organisation. A
+// small body can be made of these chunks alone. Of a large one, which costs the link
+// more than a hop, they are three in five: with those of half the relays it is
+// enough.
 func (c *core) enter(s *session) {
-	if len(c.order) < 2*GroupMost || s.shape.Size > enterMost {
+	if len(c.order) < 2*GroupMost {
 		return
 	}
 	for i := range s.segs {
-		for k := range s.shape.K {
+		most := s.shape.K
+		if s.shape.Size > enterMost {
+			most = s.shape.N() * 3 / 5
+		}
+		for k := range most {
 			at := piece{i, k}
 			relay := c.relay(s.turn(at, len(c.order)))
 			if p := s.gate(&c.ours, at.number(), ""); p != "" && c.members[relay].org != c.org {

@@ -69,11 +69,11 @@ func (c *core) pass(s *session, at piece, h hop, from peer.ID) {
 
 // helper returns to whom of its organisation this member hands a chunk from outside,
 // to be passed on by that one: if it takes in more than its part, for others know
-// nobody else there. It is as many sends in all, from more links, and a hop more,
-// which the sends must be worth.
+// nobody else there. It is as many sends in all, from more links, and a hop more:
+// so not before those of this link take longer than a hop.
 func (c *core) helper(s *session, at piece, from peer.ID) peer.ID {
 	m := c.members[from]
-	if s.entered <= c.fair(s) || m == nil || m.org == c.org || c.patience(int(s.bytes())) < c.latency() {
+	if s.entered <= c.fair(s) || m == nil || m.org == c.org || c.patience(s.entered*c.ours.size()*s.shape.Chunk) < c.latency() {
 		return ""
 	}
 	return s.gate(&c.ours, at.number(), from)

@@ -19,8 +19,8 @@ const (
 	serveFactor = 2
 	// headsMost bounds the announcements that one member is sent because it asks.
 	headsMost = 2
-	// keepTime is for how long a block that is here is kept for who asks; whom
-	// that doesn't help pulls it.
+	// keepTime is for how long, beyond what a cast may take, a block that is here is
+	// kept for who asks, and again when somebody did; whom that doesn't help pulls it.
 	keepTime = 2 * time.Second
 	// lifeTime is the longest that a session gathers, beyond thrice what it is given: then the block is pulled, if it wasn't before.
 	lifeTime = 5 * time.Second
@@ -71,10 +71,15 @@ func (c *core) timers(now time.Time) {
 
 // expires returns when a session ends by itself.
 func (c *core) expires(s *session) time.Time {
-	if s.state == having && s.standby.IsZero() {
-		return s.done.Add(keepTime + c.estimate(s.shape))
+	last := s.opened.Add(lifeTime + 3*c.wait(s))
+	if s.state != having || !s.standby.IsZero() {
+		return last
 	}
-	return s.opened.Add(lifeTime + 3*c.wait(s))
+	keep := keepTime + c.estimate(s.shape)
+	if helped := s.helped.Add(keep); s.done.Before(s.helped) && helped.Before(last.Add(keep)) {
+		return helped
+	}
+	return s.done.Add(keep)
 }
 
 // standIn hands the block out after all, if another announcer came first but
@@ -155,7 +160,7 @@ func (c *core) pull(s *session) {
 
 // need sends a member what it lacks of a segment: no more than it takes to
 // complete it.
-func (c *core) need(e evNeed) {
+func (c *core) need(e evNeed, now time.Time) {
 	s := c.sessions[e.session]
 	if s != nil && e.segment >= len(s.segs) {
 		c.refuse(e.from, BadFrame)
@@ -180,6 +185,7 @@ func (c *core) need(e evNeed) {
 		c.refuse(e.from, NeedLimit)
 		return
 	}
+	s.helped = now
 	if f.known != nil { // what was lost may be lost with the hashes it was sent with
 		f.known[e.segment] = nil
 	}

@@ -62,6 +62,7 @@ type session struct {
 	asking   peer.ID   // who was asked last, and hasn't refused
 	asked    []peer.ID
 	pulled   bool
+	helped   time.Time // when it last served somebody who asked
 }
 
 // segment is a part of the body that is coded by itself.

@@ -131,3 +131,26 @@ func TestSyncIsPatientForLonger(t *testing.T) {
 	note(c.step(evHeaded{p.nodes[0].id, hopKeep, h.Raw}, p.now))
 	note(c.step(evTick{}, look))
 }
+
+// TestHelperKeepsBlock: who was asked for what lacks keeps the block until it may
+// have come.
+func TestHelperKeepsBlock(t *testing.T) {
+	for _, asked := range []bool{false, true} {
+		p := newPlay(t, 1, 3, 1)
+		p.nodes[2].dead = true
+		h, code := p.head(1, 128<<10, p.nodes[0])
+		leader := p.nodes[0]
+		leader.cast(h, code)
+		s := leader.core.sessions[h.id()]
+		require.NotNil(t, s)
+		keep := leader.core.expires(s).Sub(s.done)
+		p.run(keep - time.Second)
+		if asked {
+			leader.step(evNeed{p.nodes[2].id, h.id(), 0, newBitset(8 * haveBytes)})
+		}
+		p.run(2 * time.Second)
+		require.Equal(t, asked, leader.core.sessions[h.id()] != nil)
+		p.run(keep)
+		require.Nil(t, leader.core.sessions[h.id()])
+	}
+}

@@ -116,7 +116,7 @@ func (c *core) encoded(e evEncoded, now time.Time) {
 	}
 	for _, w := range waiting {
 		if s.sliced {
-			c.need(w)
+			c.need(w, now)
 		} else if c.members[w.from] != nil {
 			c.do(fxSay{w.from, w.session, frameNone})
 		}
