@@ -155,7 +155,7 @@ type silence struct {
 func (w *town) quiet(g *resident, stay []*resident) silence {
 	w.t.Helper()
 	require.NoError(w.t, until(w.ctx, func() bool {
-		return !slices.ContainsFunc(stay, func(p *resident) bool { return p.org != g.org && g.reaches(p.PeerID()) })
+		return !slices.ContainsFunc(stay, func(p *resident) bool { return p.org != g.org && (g.reaches(p.PeerID()) || g.holds(p.PeerID())) })
 	}), g.name)
 	s := silence{height: g.channel.Ledger().Height(), from: stay}
 	for _, p := range stay {

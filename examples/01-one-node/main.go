@@ -72,10 +72,12 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return o.Run(ctx) }) // every loop of the ordering node
 	g.Go(func() error { return p.Run(ctx) }) // every loop of the peer
-	g.Go(func() error { return order(ctx, o.Address(), ord, org) })
 	g.Go(func() error {
 		defer stop()
-		return show(ctx, ch, out)
+		both, ctx := errgroup.WithContext(ctx)
+		both.Go(func() error { return order(ctx, o.Address(), ord, org) })
+		both.Go(func() error { return show(ctx, ch, out) })
+		return both.Wait()
 	})
 	return errors.Join(g.Wait(), p.Close(), o.Close())
 }
