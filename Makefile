@@ -37,9 +37,9 @@ fuzz: ## every fuzz target for FUZZTIME each; fails if one made no executions
 sim: ## whole networks in virtual time: dissemination, partitions, deaths, elections, catch-up; writes build/sim.json
 	$(GO) run ./itest/runsim -o build/sim.json
 
-soak: ## longer simulations, crash loops, orderers and leaders killed, suspended and cut off under load, every byte of the recorded chains flipped; SOAK=10m for each loop
+soak: ## with 24 GB of memory: longer simulations, crash loops, orderers and leaders killed, suspended and cut off under load, every byte of the recorded chains flipped; SOAK=10m for each loop
 	@mkdir -p build/soak
-	GRAPEVINE_SIM=$(CURDIR)/build/soak GRAPEVINE_SOAK=$(SOAK) $(GO) test -count=1 -timeout 170m -run 'Soak|BitFlips' -v ./ledger ./channel ./channel/cast ./membership ./itest ./cmd/grapevine
+	GRAPEVINE_SIM=$(CURDIR)/build/soak GRAPEVINE_SOAK=$(SOAK) GOMEMLIMIT=18GiB $(GO) test -p 1 -count=1 -timeout 170m -run 'Soak|BitFlips' -v ./ledger ./channel ./channel/cast ./membership ./itest ./cmd/grapevine
 
 bench: ## dissemination, ledger, range pull and ordering beside their bare counterparts, peers behind orderers, meeting and idling; writes build/bench.json
 	@mkdir -p build
