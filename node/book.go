@@ -108,7 +108,7 @@ func (c *Channel) keepBook(ctx context.Context) error {
 		known = now
 		all := []contact{}
 		for _, m := range now {
-			c.spare(m.Peer)
+			c.spare(m.Peer) // it may be an anchor peer's address
 			if len(all) < maxBook {
 				all = append(all, contact{m.Peer.String(), m.MSPID, m.Endpoint, m.Internal})
 			}

@@ -30,8 +30,8 @@ func (c *core) duty(s *session, from peer.ID, h hop, at piece) (bool, *wire.Reas
 	return true, nil
 }
 
-// fair is how many chunks each member takes in for its organisation, if all do
-// alike: together they send it all once to each.
+// fair is how many chunks each member takes in for its organisation if all take in
+// as many.
 func (c *core) fair(s *session) int {
 	return (s.shape.N()*s.shape.Segments-1)/(c.ours.size()+1) + 1
 }

@@ -69,7 +69,8 @@ func (c *core) timers(now time.Time) {
 	c.do(fxWake{next})
 }
 
-// expires returns when a session ends by itself.
+// expires returns when a session ends by itself. Who asks for what lacks puts it off,
+// within bounds.
 func (c *core) expires(s *session) time.Time {
 	last := s.opened.Add(lifeTime + 3*c.wait(s))
 	if s.state != having || !s.standby.IsZero() {

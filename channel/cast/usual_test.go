@@ -144,6 +144,9 @@ func TestHelperKeepsBlock(t *testing.T) {
 		s := leader.core.sessions[h.id()]
 		require.NotNil(t, s)
 		keep := leader.core.expires(s).Sub(s.done)
+		s.helped = s.opened.Add(time.Hour)
+		require.Equal(t, keep, leader.core.expires(s).Sub(s.done), "who asks for ever keeps nothing for ever")
+		s.helped = time.Time{}
 		p.run(keep - time.Second)
 		if asked {
 			leader.step(evNeed{p.nodes[2].id, h.id(), 0, newBitset(8 * haveBytes)})
