@@ -89,6 +89,14 @@ func (s *Sync) Status() Status {
 	return t
 }
 
+// Progress is that of [Status], for less.
+func (s *Sync) Progress() Progress {
+	now := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.progress.Told(s.tip.Height, s.sched.target(now), now)
+}
+
 // Hurry asks now for what is missing, of everyone who wasn't found to be wrong,
 // and returns how many blocks there are as far as is known.
 func (s *Sync) Hurry() (target uint64) {

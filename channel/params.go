@@ -14,8 +14,10 @@ import (
 )
 
 const (
-	heartbeat    = 700 * time.Millisecond
-	thinBeat     = time.Second // in a group of at most thinGroup, where the mesh is the second way
+	heartbeat = 700 * time.Millisecond
+	// thinBeat is the heartbeat in a group of at most thinGroup, where the mesh is
+	// the second way: each computes every member's score, messages or not.
+	thinBeat     = 3 * time.Second
 	pruneBackoff = 15 * time.Second
 	// seenTime is how long a message's id is remembered. It keeps copies from
 	// being judged again; it is no protection from replays: the window is.
@@ -68,13 +70,15 @@ func meshParams(n int) pubsub.GossipSubParams {
 	case n <= thinGroup:
 		p.D, p.Dlo, p.Dhi, p.Dscore, p.Dout = 3, 2, 4, 2, 0
 		p.HeartbeatInterval = thinBeat
+		p.HistoryLength, p.HistoryGossip = 4, 2 // heartbeats
+		p.MaxIDontWantMessages, p.IDontWantMessageTTL = 2*maxIDontWants, 2
 	default:
 		p.D, p.Dlo, p.Dhi, p.Dscore, p.Dout = 8, 6, 12, 5, 3
 		p.HeartbeatInterval = heartbeat
+		p.HistoryLength, p.HistoryGossip = 10, 5
 	}
 	p.Dlazy = p.D
 	p.GossipFactor = 0.25
-	p.HistoryLength, p.HistoryGossip = 10, 5
 	p.PruneBackoff = pruneBackoff
 	p.UnsubscribeBackoff = 3 * time.Second
 	p.GraftFloodThreshold = 5 * time.Second

@@ -35,9 +35,11 @@ func (c *Channel) stated(id msp.PKIID, mspID string, height uint64, hash [32]byt
 		return
 	}
 	c.concord.mu.Lock()
-	c.concord.core.tell(id, mspID, height, hash)
+	news := c.concord.core.tell(id, mspID, height, hash)
 	c.concord.mu.Unlock()
-	c.concord.nudge()
+	if news {
+		c.concord.nudge()
+	}
 }
 
 // unstated forgets a member that is gone.

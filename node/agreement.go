@@ -59,17 +59,22 @@ func newAgreement(org string) *agreement {
 	return &agreement{org: org, members: map[msp.PKIID]*stated{}}
 }
 
-// tell notes what a member told.
-func (a *agreement) tell(id msp.PKIID, org string, height uint64, hash [32]byte) {
+// tell notes what a member told, and says whether there is something to compare:
+// members repeat themselves.
+func (a *agreement) tell(id msp.PKIID, org string, height uint64, hash [32]byte) bool {
 	m := a.members[id]
 	if m == nil {
 		if len(a.members) >= maxStated {
-			return
+			return false
 		}
 		m = &stated{}
 		a.members[id] = m
 	}
+	if m.org == org && m.height == 0 && m.at == height && m.as == hash {
+		return false
+	}
 	m.org, m.height, m.hash = org, height, hash
+	return true
 }
 
 // forget forgets a member.

@@ -41,7 +41,7 @@ func TestAgreement(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			a := newAgreement("a")
 			for _, s := range c.says {
-				a.tell(id(s.id), s.org, s.height, hash(s.what, s.height))
+				require.True(t, a.tell(id(s.id), s.org, s.height, hash(s.what, s.height)))
 			}
 			own := func(at uint64) func(uint64) ([32]byte, bool) {
 				return func(h uint64) ([32]byte, bool) { return hash(true_, h), h <= at }
@@ -60,10 +60,15 @@ func TestAgreement(t *testing.T) {
 			require.Equal(t, name == "above us" || c.self, a.judge().Self)
 			// Whoever comes back to the same state isn't named any more.
 			for _, s := range c.says {
-				a.tell(id(s.id), s.org, s.height+1, hash(true_, s.height+1))
+				require.True(t, a.tell(id(s.id), s.org, s.height+1, hash(true_, s.height+1)))
+				require.True(t, a.tell(id(s.id), s.org, s.height+1, hash(true_, s.height+1)), "not compared yet")
 			}
 			a.compare(own(20))
 			require.True(t, a.judge().None())
+			for _, s := range c.says {
+				require.False(t, a.tell(id(s.id), s.org, s.height+1, hash(true_, s.height+1)), "said and compared before")
+				require.True(t, a.tell(id(s.id), s.org, s.height+1, hash(false_, s.height+1)), "another state")
+			}
 		})
 	}
 }

@@ -231,10 +231,10 @@ func (m *meeting) connect(ctx context.Context, info peer.AddrInfo, within time.D
 // look dials whom the circle wants, and returns when to look again.
 func (m *meeting) look(ctx context.Context, g *sync.WaitGroup) time.Duration {
 	now := time.Now()
-	strangers := m.strangers(now)
-	net := m.node.host.Network()
+	connected := m.node.host.Network().Peers()
+	strangers := m.strangers(connected, now)
 	m.mu.Lock()
-	dial, wait := m.circle.Due(strangers, len(net.Peers()), now)
+	dial, wait := m.circle.Due(strangers, len(connected), now)
 	m.mu.Unlock()
 	for _, v := range dial {
 		g.Go(func() {
@@ -253,29 +253,31 @@ func (m *meeting) look(ctx context.Context, g *sync.WaitGroup) time.Duration {
 
 // strangers are the members of all channels that aren't connected and can be
 // dialled.
-func (m *meeting) strangers(now time.Time) []membership.Member {
+func (m *meeting) strangers(connected []peer.ID, now time.Time) []membership.Member {
+	seen := make(map[peer.ID]bool, 2*len(connected))
+	for _, p := range connected {
+		seen[p] = true
+	}
 	m.mu.Lock()
-	shunned := map[peer.ID]bool{}
 	for p, until := range m.shunned {
 		if now.Before(until) {
-			shunned[p] = true
+			seen[p] = true
 		} else {
 			delete(m.shunned, p)
 		}
 	}
 	m.mu.Unlock()
 	var out []membership.Member
-	seen := map[peer.ID]bool{}
 	for _, c := range m.node.Channels() {
 		all := c.members.List()
 		m.node.metrics.living(c.name, all)
 		c.countLeaderless()
 		c.warnOfStatic(all)
 		for _, v := range c.contacts(all) {
-			if !seen[v.Peer] && !shunned[v.Peer] && m.node.host.Network().Connectedness(v.Peer) != network.Connected {
+			if !seen[v.Peer] {
+				seen[v.Peer] = true
 				out = append(out, v)
 			}
-			seen[v.Peer] = true
 		}
 	}
 	return out

@@ -107,18 +107,17 @@ func (c *Channel) tellProgress(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-		s := c.sync.Status()
-		p := s.Progress
+		p := c.sync.Progress()
 		switch {
 		case p.Active():
-			left := "unknown"
+			s, left := c.sync.Status(), "unknown"
 			if p.Left > 0 {
 				left = p.Left.Round(time.Second).String()
 			}
 			c.log.Info("catching up", "height", s.Height, "of", s.Target, "blocks", p.Blocks, "bytes", p.Bytes,
 				"blocks_per_s", int(p.BlocksPerSec), "bytes_per_s", int64(p.BytesPerSec), "left", left, "from", strings.Join(c.From(s), " "))
 		case told:
-			c.log.Info("caught up", "height", s.Height)
+			c.log.Info("caught up", "height", c.ledger.Height())
 		}
 		told = p.Active()
 	}
