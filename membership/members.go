@@ -227,7 +227,7 @@ func New(c Config) (*Members, error) {
 // word is with the connections, or after a second, or when ctx ends; an error
 // says that some weren't told. What is received afterwards changes nothing.
 func (m *Members) Leave(ctx context.Context) error {
-	err := m.say(ctx, time.Now(), true, true)
+	err := m.say(ctx, time.Now(), leaving)
 	m.mu.Lock()
 	m.left = true
 	m.mu.Unlock()

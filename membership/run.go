@@ -54,8 +54,14 @@ type rhythm struct {
 // look says that we live if it is time, or forced, and lets time pass.
 func (m *Members) look(ctx context.Context, r *rhythm, force bool, now time.Time) error {
 	if force || now.Sub(r.said).Seconds() >= m.pace().Seconds()*r.wait {
+		why := beating
+		if force || r.beats == 0 {
+			why = changed
+		} else if r.beats%ownBeats == 0 {
+			why = beatingOwn
+		}
 		r.said, r.wait = now, 1+rand.Float64()/10
-		if err := m.say(ctx, now, r.beats%ownBeats == 0 || force, false); err != nil && ctx.Err() == nil {
+		if err := m.say(ctx, now, why); err != nil && ctx.Err() == nil {
 			log.Warnw("an alive message didn't go out", "error", err)
 		}
 		r.beats++
@@ -121,12 +127,22 @@ func (m *Members) Grown() {
 	m.wake(m.heightAt.Add(heightPause))
 }
 
+// A cause is why a round is said, and so what is in it.
+type cause int
+
+const (
+	beating    cause = iota // we live still
+	beatingOwn                 // the same; the own organisation gets its own message too
+	changed                    // as that, and who isn't connected gets the certificate
+	leaving                    // the last
+)
+
 // say signs the next round and tells it: to the connected members directly, and
-// to others by Publish. With own the own organisation gets its own message too,
-// and all get the certificate.
-func (m *Members) say(ctx context.Context, now time.Time, own, left bool) error {
+// to others by Publish.
+func (m *Members) say(ctx context.Context, now time.Time, why cause) error {
+	own := why >= beatingOwn
 	m.mu.Lock()
-	err := m.sign(now, own, left)
+	err := m.sign(now, own, why == leaving)
 	wide := m.wide
 	if err == nil {
 		m.step(event{kind: themselves, number: number{m.incarnation, m.round}}, now)
@@ -139,7 +155,7 @@ func (m *Members) say(ctx context.Context, now time.Time, own, left bool) error 
 	if err != nil || wide == nil || !sparse || m.c.Publish == nil {
 		return err
 	}
-	if own {
+	if why >= changed {
 		return m.c.Publish(ctx, m.whole(wide))
 	}
 	return m.c.Publish(ctx, slim(wide))
