@@ -38,7 +38,7 @@ import (
 const (
 	fewPings      = 1           // a period, where each is pinged once by somebody
 	morePings     = 4           // where that is left to chance
-	slowPings     = 7           // quarters of a period without a ping: the turns don't fit
+	slowPings     = 7           // quarters of a period without a ping: the turns don't fit; twice that where not all are connected
 	hurry         = time.Minute // for which then more are pinged
 	helpers       = 3           // who are connected to the subject, as it can be expected
 	mostHelpers   = 12
@@ -168,7 +168,9 @@ type detector struct {
 
 	all          map[msp.PKIID]*subject
 	here         []*subject // connected, by ID
-	turn         int64      // of the last ping
+	ring         []*subject // those that take turns, see round; nil: not made since it changed
+	stride       int64      // in it, between two turns of a period
+	turned       int64      // the clock's, when the last turn began
 	phase        time.Duration
 	pinged       time.Time           // we were, by anybody
 	hurried      time.Time           // until then more are pinged
@@ -246,7 +248,10 @@ func (d *detector) learn(e event, s *subject, now time.Time) {
 	}
 	if s.number.less(e.number) {
 		was := s.state
-		s.number, s.hidden = e.number, e.hidden
+		s.number = e.number
+		if s.hidden != e.hidden {
+			s.hidden, d.ring = e.hidden, nil
+		}
 		s.accusers = nil
 		d.sign(s, now)
 		d.become(s, Alive)
@@ -273,7 +278,7 @@ func (d *detector) meet(e event, s *subject, now time.Time) {
 	if len(d.here) == 0 {
 		d.pinged = now
 	}
-	d.here = slices.Insert(d.here, d.place(s.id), s)
+	d.here = slices.Insert(d.here, rank(d.here, s.id), s)
 	if unheard || s.state != Alive {
 		d.look(s, now)
 	}
@@ -288,6 +293,7 @@ func (d *detector) add(e event, now time.Time) *subject {
 
 // count counts s if it lives.
 func (d *detector) count(s *subject, n int) {
+	d.ring = nil
 	if s.state != Alive && s.state != Suspect {
 		return
 	}
@@ -416,7 +422,7 @@ func (d *detector) part(s *subject) {
 	d.count(s, -1)
 	s.connected = false
 	d.count(s, +1)
-	i := d.place(s.id)
+	i := rank(d.here, s.id)
 	d.here = slices.Delete(d.here, i, i+1)
 }
 
@@ -451,9 +457,9 @@ func gcd(a, b int) int {
 	return a
 }
 
-// place is how many connected members stand before id.
-func (d *detector) place(id msp.PKIID) int {
-	i, _ := slices.BinarySearchFunc(d.here, id, func(s *subject, id msp.PKIID) int { return bytes.Compare(s.id[:], id[:]) })
+// rank is how many stand before id.
+func rank(all []*subject, id msp.PKIID) int {
+	i, _ := slices.BinarySearchFunc(all, id, func(s *subject, id msp.PKIID) int { return bytes.Compare(s.id[:], id[:]) })
 	return i
 }
 

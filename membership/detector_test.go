@@ -245,8 +245,8 @@ func (b *bystander) check(e event, was number, actions []action) {
 
 // A process that stood still buries nobody for it.
 func TestStandstill(t *testing.T) {
-	for _, gap := range []time.Duration{time.Second, 10 * time.Second, time.Minute, time.Hour} {
-		s := newSimulator(3, 10, 64)
+	for i, gap := range slices.Repeat([]time.Duration{time.Second, 10 * time.Second, time.Minute, time.Hour}, 5) {
+		s := newSimulator(uint64(i/4), 10, 64)
 		s.run(time.Minute)
 		p := s.peers[4]
 		s.cut = func(from, to int) bool { return to == 4 || from == 4 } // it is stopped in the middle of its pings
@@ -334,6 +334,58 @@ func TestAccuserOfAll(t *testing.T) {
 		perPeer := float64(s.refutations-refutations) / 60 / float64(n)
 		t.Logf("%d peers: %.3f refutations and %.1f words a second and peer", n, perPeer, float64(s.words-words)/60/float64(n))
 		require.LessOrEqual(t, perPeer, .11, "one in ten seconds for each liar")
+	}
+}
+
+// TestTurns: nobody waits for a ping much longer than where each member pings four
+// at random in a period, and where more are connected it takes fewer pings.
+func TestTurns(t *testing.T) {
+	for n, most := range map[int]float64{10: 2.1, 64: 2.1, 70: 3.3, 100: 5.2, 150: 6.5, 300: 7.4} {
+		s := newSimulator(uint64(n), n, mostPeers)
+		s.run(20 * time.Second)
+		words, hurried, waited := s.words, 0, 0
+		const looks = 600
+		for range looks {
+			s.run(100 * time.Millisecond)
+			for _, p := range s.peers {
+				now := s.now.Add(p.skew)
+				if now.Before(p.d.hurried) {
+					hurried++
+				}
+				if now.Sub(p.d.pinged) > p.d.period*11/10 {
+					waited++
+				}
+			}
+		}
+		perSecond := float64(s.words-words) / float64(n) / 60
+		all := float64(looks * n)
+		t.Logf("%d peers: %.2f words a second and peer, %.2f %% waited, %.2f %% hurried", n, perSecond, 100*float64(waited)/all, 100*float64(hurried)/all)
+		require.LessOrEqual(t, perSecond, most)
+		require.LessOrEqual(t, float64(waited)/all, .03)
+		require.LessOrEqual(t, float64(hurried)/all, .01)
+	}
+}
+
+// TestPingsGoOnWhenTheClockIsSetBack: turns go by the clock, which may go back.
+func TestPingsGoOnWhenTheClockIsSetBack(t *testing.T) {
+	d := newDetector(simID(0), time.Second, 3*time.Second, 1)
+	now := bubbleEpoch
+	for i := 1; i <= 3; i++ {
+		d.step(event{kind: learn, id: simID(i), number: number{1, 1}}, now)
+		d.step(event{kind: meet, id: simID(i)}, now)
+	}
+	for _, back := range []time.Duration{0, time.Hour, 24 * time.Hour} {
+		at, pings := now.Add(-back), 0
+		for range 30 {
+			at = at.Add(100 * time.Millisecond)
+			for _, a := range d.step(event{kind: tick}, at) {
+				if a.send && a.say.ping != 0 {
+					pings++
+					d.step(event{kind: spoken, id: a.to, say: say{ack: a.say.ping}}, at)
+				}
+			}
+		}
+		require.GreaterOrEqual(t, pings, 3, "set back by %v", back)
 	}
 }
 

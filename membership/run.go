@@ -132,9 +132,9 @@ type cause int
 
 const (
 	beating    cause = iota // we live still
-	beatingOwn                 // the same; the own organisation gets its own message too
-	changed                    // as that, and who isn't connected gets the certificate
-	leaving                    // the last
+	beatingOwn              // the same; the own organisation gets its own message too
+	changed                 // as that, and who isn't connected gets the certificate
+	leaving                 // the last
 )
 
 // say signs the next round and tells it: to the connected members directly, and
