@@ -63,7 +63,7 @@ func TestSimCrash(t *testing.T) {
 // TestSoakCrash is TestSimCrash for the largest networks.
 func TestSoakCrash(t *testing.T) {
 	soak(t)
-	crash(t, "crash.soak", largest, func(int) int { return 60 })
+	crash(t, "crash.soak", largest, func(int) int { return 200 }) // a hundredth of them is two
 }
 
 func crash(t *testing.T, name string, sizes []int, howMany func(peers int) int) {
