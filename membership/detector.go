@@ -168,9 +168,8 @@ type detector struct {
 
 	all          map[msp.PKIID]*subject
 	here         []*subject // connected, by ID
-	ring         []*subject // those that take turns, see round; nil: not made since it changed
-	stride       int64      // in it, between two turns of a period
-	turned       int64      // the clock's, when the last turn began
+	rounds       []round    // see plan; nil: not made since who is there changed
+	turned       int64      // the clock's time up to which turns were taken
 	phase        time.Duration
 	pinged       time.Time           // we were, by anybody
 	hurried      time.Time           // until then more are pinged
@@ -250,7 +249,7 @@ func (d *detector) learn(e event, s *subject, now time.Time) {
 		was := s.state
 		s.number = e.number
 		if s.hidden != e.hidden {
-			s.hidden, d.ring = e.hidden, nil
+			s.hidden, d.rounds = e.hidden, nil
 		}
 		s.accusers = nil
 		d.sign(s, now)
@@ -293,7 +292,7 @@ func (d *detector) add(e event, now time.Time) *subject {
 
 // count counts s if it lives.
 func (d *detector) count(s *subject, n int) {
-	d.ring = nil
+	d.rounds = nil
 	if s.state != Alive && s.state != Suspect {
 		return
 	}

@@ -1,7 +1,6 @@
 package membership
 
 import (
-	"bytes"
 	"math"
 	"slices"
 	"time"
@@ -10,84 +9,6 @@ import (
 )
 
 // How the detector looks at one member, and concludes; see detector.go.
-
-// ping looks at the connected members whose turn it is. The turns go by the
-// clock: members that know of the same others and whose clocks agree to a
-// fraction of a period have different ones to ping at a time, so that each is
-// pinged by somebody in every period, rather than now by several and now by
-// none. Where living members aren't connected there are as many turns more in a
-// period as it takes to miss nobody more often than morePings at random would:
-// two where nearly all are connected, which are two pings at most; many where few
-// are, of which nearly morePings meet one that is connected.
-//
-// Others come out as if they chose at random, and need morePings: where one is
-// connected that only its organisation knows, and where nobody has pinged us for
-// long, which says that clocks or views differ, or that much is lost.
-func (d *detector) ping(now time.Time) {
-	if len(d.here) == 0 {
-		return
-	}
-	ring := d.round()
-	slow := slowPings * d.period / 4
-	if d.apart > 0 {
-		slow *= 2
-	}
-	if now.Sub(d.pinged) > slow {
-		d.pinged, d.hurried = now, now.Add(hurry)
-	}
-	period, turns := int64(d.period), int64(fewPings)
-	all, again, next := int64(len(ring)), int64(1), d.stride
-	switch {
-	case now.Before(d.hurried) || slices.ContainsFunc(d.here, func(s *subject) bool { return s.hidden }):
-		turns, ring = morePings, d.here
-		all, again, next = int64(len(ring)), morePings, 1
-	case d.apart > 0:
-		turns = max(turns, min(all, int64(math.Ceil(-morePings/math.Log1p(-float64(len(d.here))/float64(all))))))
-	}
-	each, own := period/turns, int64(rank(ring, d.self))
-	begin := func(turn int64) int64 { return turn/turns*period + turn%turns*each }
-	whose := func(turn int64) *subject { return ring[(own+turn/turns%all*again+turn%turns*next)%all] }
-	clock := now.Add(d.phase).UnixNano()
-	turn := clock/period*turns + min(clock%period/each, turns-1)
-	if d.turned == 0 {
-		d.turned = begin(turn) - 1
-	}
-	for t := turn - turns + 1; t <= turn; t++ { // a tick may come late for some
-		if s := whose(t); begin(t) > d.turned && s.connected && s.probe == nil {
-			d.look(s, now)
-		}
-	}
-	d.turned = begin(turn)
-	d.leisure = now.Add(d.period)
-	for t := turn + 1; t <= turn+turns; t++ {
-		if whose(t).connected {
-			d.leisure = now.Add(time.Duration(min(period, begin(t)-clock)))
-			break
-		}
-	}
-}
-
-// round returns who takes turns: all others that live or are connected, by ID,
-// but those that other organisations don't know. Members with one view have one
-// round, each without itself.
-func (d *detector) round() []*subject {
-	if d.ring != nil {
-		return d.ring
-	}
-	d.ring = make([]*subject, 0, len(d.here)+d.apart)
-	for _, s := range d.all {
-		if !s.hidden && (s.connected || s.state == Alive || s.state == Suspect) {
-			d.ring = append(d.ring, s)
-		}
-	}
-	slices.SortFunc(d.ring, func(a, b *subject) int { return bytes.Compare(a.id[:], b.id[:]) })
-	all := len(d.ring)
-	d.stride = int64(float64(all) / math.Phi) // the turns of a period lie far apart
-	for d.stride < int64(all) && gcd(int(d.stride), all) != 1 {
-		d.stride++
-	}
-	return d.ring
-}
 
 // look begins a probe of s.
 func (d *detector) look(s *subject, now time.Time) { d.lookAfter(s, 0, now) }

@@ -1,0 +1,117 @@
+package membership
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// turning is what peers do while nothing happens: words a second and peer, and
+// the share of the time that peers waited for a ping much longer than a period,
+// and that they hurried.
+type turning struct{ words, waited, hurried float64 }
+
+// idle runs a network in which nothing happens.
+func (s *simulator) idle(d time.Duration) (r turning) {
+	const look = 100 * time.Millisecond
+	words, n := s.words, float64(len(s.peers))
+	for range d / look {
+		s.run(look)
+		for _, p := range s.peers {
+			now := s.now.Add(p.skew)
+			if now.Before(p.d.hurried) {
+				r.hurried++
+			}
+			if now.Sub(p.d.pinged) > p.d.period*11/10 {
+				r.waited++
+			}
+		}
+	}
+	looks := n * float64(d/look)
+	return turning{float64(s.words-words) / n / d.Seconds(), r.waited / looks, r.hurried / looks}
+}
+
+// TestTurns: nobody waits for a ping much longer than where each member pings four
+// at random in a period, and where more are connected it takes fewer pings.
+func TestTurns(t *testing.T) {
+	for n, most := range map[int]float64{10: 2.1, 64: 2.1, 70: 3.3, 100: 5.2, 150: 6.5, 300: 7.4} {
+		s := newSimulator(uint64(n), n, mostPeers)
+		s.run(20 * time.Second)
+		r := s.idle(time.Minute)
+		t.Logf("%d peers: %.2f words a second and peer, %.2f %% waited, %.2f %% hurried", n, r.words, 100*r.waited, 100*r.hurried)
+		require.LessOrEqual(t, r.words, most)
+		require.LessOrEqual(t, r.waited, .03)
+		require.LessOrEqual(t, r.hurried, .01)
+	}
+}
+
+// TestTurnsOfTheHidden: members that only their organisation knows are pinged by
+// it in every period, and nobody else misses a ping for that.
+func TestTurnsOfTheHidden(t *testing.T) {
+	for every, most := range map[int]float64{2: 4.1, 4: 3.1} { // of 20 peers 10, all of one organisation, and 5 of these are hidden
+		s := newSimulator(uint64(every), 20, mostPeers)
+		for _, p := range s.peers {
+			for id, o := range p.d.all { // others are connected to the hidden, too
+				o.org, o.hidden = []string{"Org1", "Org2"}[simIndex(id)%2], simIndex(id)%every == 0
+			}
+			p.d.rounds = nil
+		}
+		s.run(20 * time.Second)
+		r := s.idle(time.Minute)
+		t.Logf("each %dth hidden: %.2f words a second and peer, %.2f %% waited, %.2f %% hurried", every, r.words, 100*r.waited, 100*r.hurried)
+		require.LessOrEqual(t, r.words, most)
+		require.LessOrEqual(t, r.waited, .03)
+		require.LessOrEqual(t, r.hurried, .01)
+	}
+}
+
+// TestHurryIsntCaught: who pings more, because nobody pinged it for a while, goes
+// on to ping those whose turn it is: else they would hurry for that, and others
+// for them, and so on for ever.
+func TestHurryIsntCaught(t *testing.T) {
+	for _, n := range []int{10, 50, 100} {
+		s := newSimulator(uint64(n), n, mostPeers)
+		s.run(20 * time.Second)
+		p := s.peers[0]
+		p.d.hurried = s.now.Add(p.skew).Add(hurry)
+		require.LessOrEqual(t, s.idle(hurry).hurried, 1.1/float64(n), "of %d peers it alone", n)
+		require.Zero(t, s.idle(hurry).hurried)
+	}
+}
+
+// TestPingsGoOnWhenTheClockIsSetBack: turns go by the clock, which may go back.
+func TestPingsGoOnWhenTheClockIsSetBack(t *testing.T) {
+	d := newDetector(simID(0), time.Second, 3*time.Second, 1)
+	now := bubbleEpoch
+	for i := 1; i <= 3; i++ {
+		d.step(event{kind: learn, id: simID(i), number: number{1, 1}}, now)
+		d.step(event{kind: meet, id: simID(i)}, now)
+	}
+	for _, back := range []time.Duration{0, time.Hour, 24 * time.Hour} {
+		at, pings := now.Add(-back), 0
+		for range 30 {
+			at = at.Add(100 * time.Millisecond)
+			for _, a := range d.step(event{kind: tick}, at) {
+				if a.send && a.say.ping != 0 {
+					pings++
+					d.step(event{kind: spoken, id: a.to, say: say{ack: a.say.ping}}, at)
+				}
+			}
+		}
+		require.GreaterOrEqual(t, pings, 3, "set back by %v", back)
+	}
+}
+
+// TestEveryRoundTripIsMeasured: each is pinged in turn, however many there are.
+func TestEveryRoundTripIsMeasured(t *testing.T) {
+	for n := 2; n <= 10; n++ {
+		s := newSimulator(uint64(n), n, n)
+		s.run(time.Duration(2*n) * time.Second)
+		for _, p := range s.peers {
+			for _, o := range p.d.here {
+				require.Positive(t, o.rtt, "of %d peers, %d of %d", n, p.i, simIndex(o.id))
+			}
+		}
+	}
+}
