@@ -23,7 +23,10 @@ func (m *machine) due(struck time.Time) time.Time {
 		if m.urgent(struck) {
 			return busy
 		}
-		at = m.direct.Add(m.beat() + m.beat()/2)
+		at = m.direct.Add(m.late())
+		if m.hints() {
+			at = sooner(at, m.watch.hintAt.Add(hintTime))
+		}
 	case m.candidate || m.top != nil:
 		if struck.Sub(m.vacant) > 2*m.alive {
 			return calm // nobody can lead, for now
@@ -32,8 +35,5 @@ func (m *machine) due(struck time.Time) time.Time {
 	default:
 		at = m.askAt
 	}
-	if last := struck.Add(m.alive/2 - calmClock); at.After(last) {
-		at = last // longer would be a standstill
-	}
-	return later(at, calm)
+	return later(sooner(at, struck.Add(m.still()-calmClock)), calm) // longer would be a standstill
 }

@@ -38,7 +38,7 @@ func (m *machine) said(from msp.PKIID, b ballot, now time.Time) {
 		}
 	}
 	if b.ask {
-		f.asked, m.asked = now, now
+		f.asked, m.asked, m.calmAt = now, now, now.Add(restless)
 		c := m.supports()
 		if known := c != nil && b.claim != nil && b.claim.id == c.id && b.claim.seq >= c.seq; !known && m.quiet(from) {
 			m.tell(from, false) // without a claim too: it learns that we live, and can lead
@@ -93,7 +93,7 @@ func (m *machine) hear(from msp.PKIID, c *claim, now time.Time) *wire.Reason {
 	if r.last == nil || r.last.term != c.term {
 		r.dead = false
 	}
-	r.last = c
+	r.last, m.calmAt = c, now.Add(restless)
 	switch c.act {
 	case yielding:
 		return m.yielded(from, c, r, now)

@@ -17,10 +17,11 @@ import (
 // of its own; the machine's work is that there is always one, soon one only, and
 // not one that brings nothing.
 //
-//   - A leader claims its term in each beat, a quarter of leaderAliveThreshold.
-//     A follower that misses a beat asks it for one, and after two its
-//     neighbours, who from then on pass on what they hear: claims are signed, so
-//     they cross parts that aren't fully connected.
+//   - A leader claims its term in each beat, half of leaderAliveThreshold; twice
+//     as often while it is new, or something happens. A follower asks it for a
+//     beat that is late, again and again, and soon its neighbours too, who from
+//     then on pass on what they hear: claims are signed, so they cross parts that
+//     aren't fully connected.
 //   - Who has heard nothing for leaderAliveThreshold and reaches an orderer
 //     stands, in a term above all it knows, better ranked ones a little earlier.
 //     A peer votes for the best candidate it hears of; who hears a leader, or
@@ -47,7 +48,9 @@ import (
 // one leads, two seconds after they began to; one leads whenever one could; a
 // leader that nobody has cause to depose stays.
 const (
-	beats       = 4                // claims of a leader in leaderAliveThreshold
+	beats       = 2                // claims of a leader in leaderAliveThreshold
+	words       = 8                // in it of who asks or says something again
+	restless    = 20 * time.Second // for which a leader claims more often
 	orderly     = 4                // of leaderElectionDuration: how long the next in rank waits
 	unfitAfter  = 2 * time.Second  // a leader without an orderer is stood against, by one that reaches one
 	patience    = 2 * time.Second  // a follower waits for a block that the orderers have
@@ -197,6 +200,7 @@ type machine struct {
 	retellTo time.Time // no longer
 	askAt    time.Time // again, no earlier
 	beatAt   time.Time // again
+	calmAt   time.Time // until then we claim more often
 	until    time.Time // the end of our candidacy
 	votes    map[msp.PKIID]bool
 	relief   bool   // we pull, and don't lead
@@ -240,6 +244,7 @@ func (m *machine) step(e event, now time.Time) []effect {
 		if f != nil && !f.here {
 			f.here = true
 			m.near++
+			m.calmAt = now.Add(restless)
 			m.tell(e.id, true)
 		}
 	case lose:
@@ -273,7 +278,7 @@ func (m *machine) tick(f facts, now time.Time) {
 	}
 	m.last = now
 	m.observe(f, now)
-	if gap >= m.alive/2 {
+	if gap >= m.still() {
 		m.stoodStill(gap, now)
 	}
 	switch m.role {
@@ -305,7 +310,7 @@ func (m *machine) start(now time.Time) {
 		m.vacate("", now)
 		return
 	}
-	m.ask(m.beat(), now)
+	m.ask(2*m.pace(), now)
 }
 
 // stoodStill is told that this process didn't run for a while.
@@ -326,6 +331,18 @@ func (m *machine) stoodStill(gap time.Duration, now time.Time) {
 
 // beat is how often a leader claims its term.
 func (m *machine) beat() time.Duration { return m.alive / beats }
+
+// pace is how often something is asked or said again.
+func (m *machine) pace() time.Duration { return m.alive / words }
+
+// late is how old a beat is when the next one is asked for.
+func (m *machine) late() time.Duration { return m.beat() + m.pace() }
+
+// missed is how old it is when others are asked too.
+func (m *machine) missed() time.Duration { return m.beat() + 2*m.pace() }
+
+// still is the gap between ticks from which on this process has stood still.
+func (m *machine) still() time.Duration { return m.missed() }
 
 // leads returns the claim of the leader that we follow or are; nil if none.
 func (m *machine) leads() *claim {
@@ -447,6 +464,13 @@ func (m *machine) pass(from msp.PKIID, now time.Time) {
 
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func sooner(a, b time.Time) time.Time {
+	if a.Before(b) {
 		return a
 	}
 	return b

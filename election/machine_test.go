@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"grapevine/msp"
 	"grapevine/wire"
 )
 
@@ -325,7 +326,7 @@ func TestLostWords(t *testing.T) {
 	c := d.leads(2, 4)
 	d.says(2, ballot{claim: c, term: 4})
 	require.Equal(t, c.name(), d.m.leads().name())
-	d.pass(600 * time.Millisecond)
+	d.pass(1100 * time.Millisecond)
 	asked := func() (n int) {
 		for _, e := range d.out {
 			if e.kind == tell && e.id == townID(2) && e.ballot.ask {
@@ -345,6 +346,33 @@ func TestLostWords(t *testing.T) {
 	d.says(2, ballot{term: 4})
 	require.Nil(t, d.m.leads())
 	require.Contains(t, kinds(d.out), turned)
+}
+
+// A new leader beats each quarter of the threshold, and half as often once nothing
+// happens; what is amiss makes it beat faster again.
+func TestBeats(t *testing.T) {
+	d := newDesk(t)
+	d.elect()
+	beats := func() (n int) {
+		d.out = nil
+		d.pass(restless)
+		for _, e := range d.out {
+			if c := e.ballot.claim; e.kind == tell && e.id == (msp.PKIID{}) && c != nil && c.id == d.m.self {
+				n++
+			}
+		}
+		return n
+	}
+	require.InDelta(t, 40, beats(), 1, "it is new")
+	for what, happens := range map[string]func(){
+		"a beat was missed":   func() { d.says(2, ballot{term: 1, ask: true}) },
+		"another claims":      func() { d.says(2, ballot{claim: d.leads(3, 1), term: 1}) },
+		"a neighbour arrives": func() { d.step(event{kind: meet, id: townID(4)}) },
+	} {
+		require.InDelta(t, 20, beats(), 1, "nothing happens")
+		happens()
+		require.InDelta(t, 40, beats(), 1, what)
+	}
 }
 
 func TestStandby(t *testing.T) {

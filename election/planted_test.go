@@ -22,6 +22,8 @@ func TestSimPlantedBugs(t *testing.T) {
 		{Name: "no yielding without an orderer", File: "roles.go", From: "case now.Sub(m.linked) >= m.yield:", To: "case false:", Tests: "TestALeaderWithoutAnOrderer|TestElection/all_cut"},
 		{Name: "a standstill is forgotten", File: "machine.go", From: "if gap < m.alive {", To: "if true {", Tests: "TestAStandstill|TestElection/leader_pause"},
 		{Name: "starving is suffered", File: "watch.go", From: "if !w.overdue(m.facts.height, patience, now) {", To: "if true {", Tests: "TestAStarvedFollower|TestElection/drip"},
+		{Name: "a leader is always calm", File: "roles.go", From: "if now.Before(m.calmAt) {", To: "if false {", Tests: "TestBeats"},
+		{Name: "a late beat isn't asked for", File: "roles.go", From: "m.tell(m.top.id, true) // a beat is late", To: "_ = f", Tests: "TestLostWords"},
 		{Name: "nothing is passed on", File: "roles.go", From: "\tm.pass(from, now)\n", To: "", Tests: "TestWhoAsks|TestElection/(one_way|ring)"},
 		{Name: "claims aren't verified", File: "serve.go", From: "if err := by.Verify(sum[:], s.Signature); err != nil {", To: "if err := by.Verify(sum[:], s.Signature); err != nil && false {", Tests: "TestHostile"},
 		{Name: "who proved one claim needn't prove others", File: "serve.go", From: "if judged && direct && c.repeats(p.claim) {", To: "if judged && direct {", Tests: "TestSignaturesThatAreSkipped"},

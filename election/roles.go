@@ -18,11 +18,11 @@ func (m *machine) follow(now time.Time) {
 	}
 	silent := now.Sub(m.heard)
 	if !now.Before(m.retellAt) && now.Before(m.retellTo) {
-		m.retellAt = now.Add(m.beat() / 2)
+		m.retellAt = now.Add(m.pace())
 		m.tellAll(false)
 	}
-	if f := m.fellows[m.top.id]; silent >= m.beat()+m.beat()/2 && silent < m.alive && f != nil && f.here && m.quiet(m.top.id) {
-		m.tell(m.top.id, true) // a beat was lost
+	if f := m.fellows[m.top.id]; silent >= m.late() && silent < m.alive && f != nil && f.here && m.quiet(m.top.id) {
+		m.tell(m.top.id, true) // a beat is late
 	}
 	switch {
 	case silent >= m.alive:
@@ -30,13 +30,13 @@ func (m *machine) follow(now time.Time) {
 		m.vacate("silent", now)
 		m.wait(now)
 		return
-	case silent >= 2*m.beat():
-		m.ask(m.beat()/2, now)
-	case now.Sub(m.direct) >= 2*m.beat():
+	case silent >= m.missed():
+		m.ask(m.pace(), now)
+	case now.Sub(m.direct) >= m.missed():
 		m.askSome(heedTime*3/4, now)
 	}
 	if m.unfit(now) {
-		m.ask(m.beat(), now)
+		m.ask(2*m.pace(), now)
 		if m.mayStand(now) {
 			m.propose(true, now)
 		}
@@ -45,7 +45,7 @@ func (m *machine) follow(now time.Time) {
 
 // wait goes on without a leader.
 func (m *machine) wait(now time.Time) {
-	if m.top != nil && now.Sub(m.heard) >= m.elect+m.elect/2+m.beat() {
+	if m.top != nil && now.Sub(m.heard) >= m.elect+m.elect/2+2*m.pace() {
 		m.record(m.top.id, now).passed = now.Add(passTime) // it stood, and never led
 		m.top = nil
 	}
@@ -53,7 +53,7 @@ func (m *machine) wait(now time.Time) {
 		m.propose(false, now)
 		return
 	}
-	every := m.beat()
+	every := 2 * m.pace()
 	if long := now.Sub(m.vacant); long > 2*m.alive {
 		every = heedTime // nobody can lead, for now
 		if !m.candidate {
@@ -104,7 +104,7 @@ func (m *machine) propose(unfit bool, now time.Time) {
 		reach: m.reach(), height: m.facts.height, unfit: unfit,
 	}
 	m.votes = make(map[msp.PKIID]bool)
-	m.until, m.beatAt = now.Add(m.elect), now.Add(m.beat()/2)
+	m.until, m.beatAt = now.Add(m.elect), now.Add(m.pace())
 	m.tellAll(true)
 	m.stand(now)
 }
@@ -118,7 +118,7 @@ func (m *machine) stand(now time.Time) {
 	if !now.Before(m.beatAt) {
 		c := *m.mine
 		c.seq, c.raw = m.number(now), nil
-		m.mine, m.beatAt = &c, now.Add(m.beat()/2)
+		m.mine, m.beatAt = &c, now.Add(m.pace())
 		m.tellAll(true)
 	}
 }
@@ -148,6 +148,7 @@ func (m *machine) win(now time.Time) {
 	m.mine, m.era, m.top = &c, c.term, nil
 	m.role = leader
 	m.linked, m.movedAt, m.told = now, now, ""
+	m.calmAt = now.Add(restless)
 	m.facts.orderer, m.facts.ordered = "", m.facts.height
 	m.watch.stream(m.facts.height, now)
 	if !m.relief {
@@ -172,6 +173,10 @@ func (m *machine) lead(now time.Time) {
 	if m.facts.orderer != "" || m.blind {
 		m.linked = now
 	}
+	beatAt := m.beatAt
+	if now.Before(m.calmAt) {
+		beatAt = beatAt.Add(-m.beat() / 2)
+	}
 	switch {
 	case now.Sub(m.linked) >= m.yield:
 		m.watch.failed(now)
@@ -180,7 +185,7 @@ func (m *machine) lead(now time.Time) {
 	case m.stalled(now):
 		m.barSelf(now)
 		m.abdicate("the orderer brings nothing", now)
-	case !now.Before(m.beatAt), m.told != m.facts.orderer:
+	case !now.Before(beatAt), m.told != m.facts.orderer:
 		m.claim(now)
 	}
 }
@@ -267,7 +272,7 @@ func (m *machine) accept(c *claim, from msp.PKIID, now time.Time) {
 	}
 	if before == nil || *before.name() != *c.name() {
 		m.tellAll(false)
-		m.retellAt, m.retellTo = now.Add(m.beat()/2), now.Add(2*m.beat())
+		m.retellAt, m.retellTo = now.Add(m.pace()), now.Add(4*m.pace())
 		return
 	}
 	m.pass(from, now)

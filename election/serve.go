@@ -59,8 +59,9 @@ func (e *Election) Serve(s network.Stream, from peer.ID) {
 		e.mu.Unlock()
 		_ = s.Reset() // nothing more is read from it
 	}()
+	in := wire.Ahead(s)
 	for {
-		b, err := wire.ReadFrame(s, wire.MaxBallot)
+		b, err := wire.ReadFrame(in, wire.MaxBallot)
 		if err == nil {
 			w := new(wire.Ballot)
 			if err = wire.Unmarshal(b, w); err == nil {

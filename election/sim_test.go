@@ -239,6 +239,9 @@ func try(k nemesis, seed uint64, log func(string, ...any)) (o outcome) {
 	t.datagrams = seed%2 == 0
 	t.blockGap = t.between(100*time.Millisecond, time.Second)
 	t.run(12 * time.Second)
+	if seed%3 == 0 {
+		t.run(restless) // a leader is calm by then
+	}
 	k.do(t)
 	for i := range t.peers {
 		t.orderers(i, true, false)

@@ -22,8 +22,9 @@ type watch struct {
 	answer  time.Time // that came last
 	ok      bool      // it was an orderer's
 	hurry   bool      // something is amiss
-	hint    uint64    // height told by others that made us ask
-	hintAt  time.Time // it is above ours since then
+	hint    uint64    // height that others told
+	hintAt  time.Time // and that we have lacked since then
+	asked   uint64    // hint that made us ask
 	samples []sample  // ascending, above what we hold
 	moved   time.Time // our height grew
 	lag     uint64    // behind the newest sample, at the question before
@@ -131,8 +132,8 @@ func (m *machine) slot(now time.Time) bool {
 func (m *machine) look(now time.Time) {
 	w := &m.watch
 	tall := m.tallest()
-	if tall <= m.facts.height || tall <= w.hint {
-		w.hintAt = now
+	if !m.hints() {
+		w.hint, w.hintAt = tall, now
 	}
 	if m.blind || m.role == leader || !m.settings.candidate {
 		return
@@ -142,19 +143,24 @@ func (m *machine) look(now time.Time) {
 		return
 	}
 	if m.hinted(now) {
-		w.hint = tall
+		w.asked = max(w.hint, tall)
 	}
 	w.asking, w.hurry = true, false
 	m.out = append(m.out, effect{kind: probe})
 }
 
-// hinted says whether somebody has told, for a while, of blocks that we lack.
-func (m *machine) hinted(now time.Time) bool { return now.Sub(m.watch.hintAt) >= hintTime }
+// hints says whether somebody told of blocks that we lack, and haven't asked for.
+func (m *machine) hints() bool { return m.watch.hint > max(m.facts.height, m.watch.asked) }
+
+// hinted says whether that is a while ago.
+func (m *machine) hinted(now time.Time) bool {
+	return m.hints() && now.Sub(m.watch.hintAt) >= hintTime
+}
 
 // urgent says whether something is amiss.
 func (m *machine) urgent(now time.Time) bool {
 	w := &m.watch
-	return m.leads() == nil || now.Sub(m.heard) >= 2*m.beat() || m.hinted(now) || w.hurry || len(w.samples) > 0 || m.disconnected(now)
+	return m.leads() == nil || now.Sub(m.heard) >= m.missed() || m.hinted(now) || w.hurry || len(w.samples) > 0 || m.disconnected(now)
 }
 
 // tallest is the highest that somebody told, but the leader.

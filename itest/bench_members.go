@@ -30,9 +30,10 @@ const (
 	// measured: those who were told to hurry do so for a while, and a large one
 	// still makes connections.
 	stirTime, stirLarge = 65 * time.Second, 4 * time.Minute
-	// idleTime is how long it is measured: all of a signed beat, which is longer above
-	// beatSize members. bareTime is how long bare hosts are.
-	idleTime, bareTime = 132 * time.Second, 33 * time.Second
+	// idleTime is how long up to beatSize members are measured; more, half of it times
+	// their number by beatSize: all of a signed beat. bareTime is how long
+	// bare hosts are.
+	idleTime, bareTime = 264 * time.Second, 33 * time.Second
 	beatSize           = 64
 )
 
@@ -204,7 +205,11 @@ func (s *Swarm) idle(ctx context.Context, counters []*meter) (out Idle, err erro
 	runtime.GC() // what meeting left isn't paid for by idling
 	began, cpu := time.Now(), processTime()
 	b0, m0 := sum()
-	if err := pause(ctx, idleTime*time.Duration(max(len(s.Peers), beatSize))/beatSize); err != nil {
+	whole := idleTime
+	if n := len(s.Peers); n > beatSize {
+		whole = idleTime / 2 * time.Duration(n) / beatSize
+	}
+	if err := pause(ctx, whole); err != nil {
 		return out, err
 	}
 	cpu = processTime() - cpu

@@ -98,7 +98,10 @@ func idle(t *testing.T, m *measured, s *city) {
 		}
 		return c
 	}
-	idle := calmBeat * 11 / 10 * time.Duration(max(n, mostPeers)) / mostPeers
+	idle := calmBeat * 11 / 10
+	if n > mostPeers {
+		idle = calm * beat * 11 / 10 * time.Duration(n) / mostPeers
+	}
 	before, words, bytes, flooded := counts(), s.words, s.bytes, s.flooded
 	s.run(idle, func() bool { return false })
 	require.Empty(t, s.problems)

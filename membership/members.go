@@ -35,7 +35,7 @@ const (
 
 	beat        = 30 * time.Second       // of signed messages, and up to a tenth more
 	calm        = 4                      // beats that are made one where pings and the exchange of views tell enough
-	calmBeat    = calm * beat            // if all that live are connected
+	calmBeat    = 2 * calm * beat        // if all that live are connected
 	ownBeats    = 4                      // of which one also goes to the own organisation
 	fresh       = 10 * time.Second       // an alive message that greets is no older
 	clock       = 100 * time.Millisecond // for which news waits for more

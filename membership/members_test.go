@@ -17,12 +17,14 @@ import (
 )
 
 // A town is parties and the connections between them. A word takes 5 ms, as
-// long as both ends are connected.
+// long as both ends are connected, and words of one to another keep their order.
 type town struct {
 	t       *testing.T
 	parties []*party
 	mu      sync.Mutex
-	open    map[[2]int]bool // from, to; guarded by mu
+	open    map[[2]int]bool     // from, to; guarded by mu
+	waiting map[[2]int][][]byte // words, likewise
+	hearing sync.Mutex          // one word at a time is heard
 	over    []chan error
 	stop    []context.CancelFunc
 	words   int // guarded by mu
@@ -31,7 +33,7 @@ type town struct {
 
 // newTown makes a party of each of the cast named.
 func newTown(t *testing.T, f func(i int, c *Config), who ...int) *town {
-	w := &town{t: t, open: make(map[[2]int]bool)}
+	w := &town{t: t, open: make(map[[2]int]bool), waiting: make(map[[2]int][][]byte)}
 	for k, i := range who {
 		p := newParty(t, i, func(c *Config) {
 			if f != nil {
@@ -62,26 +64,37 @@ func (w *town) wire(k int, p *party) {
 			if q.c.PeerID != to {
 				continue
 			}
-			time.AfterFunc(5*time.Millisecond, func() {
-				w.mu.Lock()
-				open := w.open[[2]int{k, j}]
-				if open {
-					w.words++
-					w.bytes += len(b)
-				}
-				q := w.parties[j]
-				w.mu.Unlock()
-				if open && len(b) > 0 {
-					got := new(wire.Word)
-					if err := wire.Unmarshal(b, got); err != nil {
-						w.t.Errorf("a word that doesn't decode: %v", err)
-					} else if err := q.Hear(p.c.PeerID, got); err != nil {
-						w.t.Errorf("%d to %d: %v", k, j, err)
-					}
-				}
-			})
+			way := [2]int{k, j}
+			w.mu.Lock()
+			w.waiting[way] = append(w.waiting[way], b)
+			w.mu.Unlock()
+			time.AfterFunc(5*time.Millisecond, func() { w.arrive(way, p.c.PeerID) })
 		}
 		return true
+	}
+}
+
+// arrive lets the first word that waits on a way be heard: in order, as a
+// stream's.
+func (w *town) arrive(way [2]int, from peer.ID) {
+	w.hearing.Lock()
+	defer w.hearing.Unlock()
+	w.mu.Lock()
+	b, q, open := w.waiting[way][0], w.parties[way[1]], w.open[way]
+	w.waiting[way] = w.waiting[way][1:]
+	if open {
+		w.words++
+		w.bytes += len(b)
+	}
+	w.mu.Unlock()
+	if !open || len(b) == 0 {
+		return
+	}
+	got := new(wire.Word)
+	if err := wire.Unmarshal(b, got); err != nil {
+		w.t.Errorf("a word that doesn't decode: %v", err)
+	} else if err := q.Hear(from, got); err != nil {
+		w.t.Errorf("%d to %d: %v", way[0], way[1], err)
 	}
 }
 

@@ -96,8 +96,9 @@ func (m *Members) Serve(s network.Stream, from peer.ID) {
 		m.welcome(t, time.Now())
 	}
 	m.mu.Unlock()
+	in := wire.Ahead(s)
 	for {
-		b, err := wire.ReadFrame(s, wire.MaxWord)
+		b, err := wire.ReadFrame(in, wire.MaxWord)
 		if err == nil {
 			w := new(wire.Word)
 			if err = wire.Unmarshal(b, w); err == nil {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -31,6 +32,10 @@ func ReadFrame(r io.Reader, max int) ([]byte, error) {
 	}
 	return ReadBody(r, n, step, nil)
 }
+
+// Ahead reads ahead from a stream on which many small frames come and nothing
+// else, so that the length of one takes no read of its own.
+func Ahead(r io.Reader) io.Reader { return bufio.NewReaderSize(r, 512) }
 
 // ReadHead is the first half of [ReadFrame]: it reads and judges the length.
 func ReadHead(r io.Reader, max int) (int, error) {
