@@ -27,7 +27,7 @@ const (
 	// to it again. It gives a peer up after four streams that were reset.
 	greetEvery = 10 * time.Second
 	// scoresEvery is how old what Scores returns may be.
-	scoresEvery = 10 * time.Second
+	scoresEvery = 30 * time.Second
 )
 
 var errEnded = errors.New("the channel's mesh has ended")

@@ -8,15 +8,16 @@ const (
 )
 
 // due is when the next tick is, after the one at struck, if nothing is heard
-// before: who follows a leader in peace waits until its next beat is late, and
-// who never leads and knows no leader for the next question. Ask again after
-// each step.
+// before: a leader's is at its next beat; who follows a leader in peace waits
+// until its next beat is late, or a hint or what the leader lacks counts; and who
+// never leads and knows no leader waits for the next question. Ask again after each
+// step.
 func (m *machine) due(struck time.Time) time.Time {
 	busy, calm := struck.Add(clock), struck.Add(calmClock)
 	var at time.Time
 	switch {
 	case m.role == leader:
-		return calm
+		return sooner(calm, later(m.beatDue(struck), busy))
 	case m.role != following || m.relief || struck.Before(m.retellTo):
 		return busy
 	case m.leads() != nil:
@@ -27,6 +28,9 @@ func (m *machine) due(struck time.Time) time.Time {
 		if m.hints() {
 			at = sooner(at, m.watch.hintAt.Add(hintTime))
 		}
+		if !m.lacks.IsZero() {
+			at = sooner(at, m.lacks.Add(unfitAfter/2))
+		}
 	case m.candidate || m.top != nil:
 		if struck.Sub(m.vacant) > 2*m.alive {
 			return calm // nobody can lead, for now
@@ -35,5 +39,6 @@ func (m *machine) due(struck time.Time) time.Time {
 	default:
 		at = m.askAt
 	}
-	return later(sooner(at, struck.Add(m.still()-calmClock)), calm) // longer would be a standstill
+	longest := min(m.still(), watchEvery) - calmClock // more would be a standstill, or miss a turn to ask
+	return later(sooner(at, struck.Add(longest)), calm)
 }

@@ -278,7 +278,7 @@ func (m *machine) tick(f facts, now time.Time) {
 	}
 	m.last = now
 	m.observe(f, now)
-	if gap >= m.still() {
+	if gap >= m.still() || gap >= m.alive/2 && now.Sub(m.heard) >= m.alive {
 		m.stoodStill(gap, now)
 	}
 	switch m.role {

@@ -173,10 +173,6 @@ func (m *machine) lead(now time.Time) {
 	if m.facts.orderer != "" || m.blind {
 		m.linked = now
 	}
-	beatAt := m.beatAt
-	if now.Before(m.calmAt) {
-		beatAt = beatAt.Add(-m.beat() / 2)
-	}
 	switch {
 	case now.Sub(m.linked) >= m.yield:
 		m.watch.failed(now)
@@ -185,9 +181,17 @@ func (m *machine) lead(now time.Time) {
 	case m.stalled(now):
 		m.barSelf(now)
 		m.abdicate("the orderer brings nothing", now)
-	case !now.Before(beatAt), m.told != m.facts.orderer:
+	case !now.Before(m.beatDue(now)), m.told != m.facts.orderer:
 		m.claim(now)
 	}
+}
+
+// beatDue is when a leader beats next: half a beat earlier while it isn't calm.
+func (m *machine) beatDue(now time.Time) time.Time {
+	if now.Before(m.calmAt) {
+		return m.beatAt.Add(-m.beat() / 2)
+	}
+	return m.beatAt
 }
 
 // abdicate yields: it is told to all, so that nobody waits.

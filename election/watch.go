@@ -132,11 +132,13 @@ func (m *machine) slot(now time.Time) bool {
 func (m *machine) look(now time.Time) {
 	w := &m.watch
 	tall := m.tallest()
-	if !m.hints() {
-		w.hint, w.hintAt = tall, now
-	}
+	w.asked = min(w.asked, max(tall, m.facts.height)) // who told more has taken it back
 	if m.blind || m.role == leader || !m.settings.candidate {
+		w.hint = 0
 		return
+	}
+	if !m.hints() || tall < w.hint {
+		w.hint, w.hintAt = tall, now
 	}
 	mine := m.slot(now)
 	if w.asking || now.Before(w.next) || !mine && !m.urgent(now) && !w.answer.IsZero() {

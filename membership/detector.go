@@ -163,6 +163,7 @@ type detector struct {
 	suspicion time.Duration // of who is accused by one alone, at least; see timeout
 	shortest  time.Duration // wait for an answer
 	self      msp.PKIID
+	org       string // ours
 	number    number
 	seed      uint64
 
@@ -192,9 +193,9 @@ type detector struct {
 	out          []action
 }
 
-func newDetector(self msp.PKIID, period, suspicion time.Duration, seed uint64) *detector {
+func newDetector(self msp.PKIID, org string, period, suspicion time.Duration, seed uint64) *detector {
 	d := &detector{
-		period: period, suspicion: suspicion, shortest: period * 3 / 20, rtt: period / 4, self: self, seed: seed,
+		period: period, suspicion: suspicion, shortest: period * 3 / 20, rtt: period / 4, self: self, org: org, seed: seed,
 		all: make(map[msp.PKIID]*subject), probes: make(map[uint64]*subject), errands: make(map[uint64]errand), quotas: make(map[msp.PKIID]*quota),
 	}
 	d.phase = time.Duration(d.random() % uint64(period/morePings))

@@ -51,7 +51,7 @@ type watched struct {
 func newBystander(t *testing.T, seed uint64) *bystander {
 	b := &bystander{
 		t: t, rng: rand.New(rand.NewPCG(seed, 7)), now: bubbleEpoch,
-		d: newDetector(simID(0), time.Second, 3*time.Second, seed), about: map[msp.PKIID]*watched{},
+		d: newDetector(simID(0), "", time.Second, 3*time.Second, seed), about: map[msp.PKIID]*watched{},
 	}
 	b.n = 3 + b.rng.IntN(12)
 	for i := 1; i <= b.n; i++ {
@@ -342,7 +342,7 @@ func TestAccuserOfAll(t *testing.T) {
 func TestTwoAccusersApart(t *testing.T) {
 	for after, refutes := range map[time.Duration]bool{0: true, fade - time.Millisecond: true, together + time.Millisecond: false} {
 		now := bubbleEpoch
-		d := newDetector(simID(0), time.Second, 3*time.Second, 1)
+		d := newDetector(simID(0), "", time.Second, 3*time.Second, 1)
 		d.step(event{kind: themselves, number: number{1, 1}}, now)
 		for i := 1; i < 5; i++ {
 			d.step(event{kind: learn, id: simID(i), number: number{1, 1}}, now)

@@ -191,7 +191,7 @@ func New(c Config) (*Members, error) {
 		read: msp.FromDER, check: (*msp.Identity).Verify,
 		due:         make(chan struct{}, 1),
 		view:        newView(c.Expiry),
-		detector:    newDetector(id, c.Period, c.Suspicion, binary.BigEndian.Uint64(id[:])^c.Incarnation),
+		detector:    newDetector(id, c.Self.Identity().MSPID(), c.Period, c.Suspicion, binary.BigEndian.Uint64(id[:])^c.Incarnation),
 		incarnation: c.Incarnation,
 		known:       make(map[msp.PKIID]*judged),
 		hosts:       make(map[msp.PKIID]peer.ID),

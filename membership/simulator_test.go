@@ -108,7 +108,7 @@ func newSimulator(seed uint64, n, degree int) *simulator {
 	}
 	for i := range n {
 		p := &simPeer{
-			i: i, d: newDetector(simID(i), time.Second, 3*time.Second, seed*1_000_003+uint64(i)),
+			i: i, d: newDetector(simID(i), "", time.Second, 3*time.Second, seed*1_000_003+uint64(i)),
 			out:  make([]*simLink, n),
 			told: make([]number, n),
 			dead: make([]bool, n), digest: 1, talks: make(map[int]*simTalk), asked: math.MinInt32,

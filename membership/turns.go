@@ -25,7 +25,7 @@ type round struct {
 }
 
 // of returns whose turn it is; nil: nobody's that we could ping.
-func (r *round) of(period, turn int64) *subject {
+func (r round) of(period, turn int64) *subject {
 	all := int64(len(r.ring))
 	s := r.ring[(r.own+period%all*r.again+turn*r.next)%all]
 	if !s.connected || r.only && !s.hidden {
@@ -46,8 +46,7 @@ func (d *detector) ping(now time.Time) {
 	if d.rounds == nil {
 		d.rounds = d.plan()
 	}
-	for i := range d.rounds {
-		r := &d.rounds[i]
+	for _, r := range d.rounds {
 		if r.left > 0 && !now.Before(d.hurried) {
 			continue
 		}
@@ -84,26 +83,21 @@ func (d *detector) hasten(now time.Time) {
 	}
 }
 
-// plan makes the rounds: one of all that every member knows of; one of the
-// organisations with members that others don't know, in which those come up; and
+// plan makes the rounds: one of all that every member knows of; one of our
+// organisation, if others don't know all its members, in which those come up; and
 // one for us alone, as if we chose at random, of what is missing to morePings in
-// a period while we hurry.
+// a period while we hurry. Another organisation's members that we don't know are
+// its own to ping.
 func (d *detector) plan() []round {
-	orgs := make(map[string]bool)
-	for _, s := range d.all {
-		if s.takesTurns() && s.hidden {
-			orgs[s.org] = true
-		}
-	}
 	common := d.round(func(s *subject) bool { return !s.hidden })
 	rounds := make([]round, 0, 3)
 	if len(common.ring) > 0 {
 		rounds = append(rounds, common)
 	}
-	if len(orgs) > 0 {
-		r := d.round(func(s *subject) bool { return orgs[s.org] })
-		r.only = true
-		rounds = append(rounds, r)
+	ours := d.round(func(s *subject) bool { return s.org == d.org })
+	if slices.ContainsFunc(ours.ring, func(s *subject) bool { return s.hidden }) {
+		ours.only = true
+		rounds = append(rounds, ours)
 	}
 	least := int64(fewPings)
 	if all := len(common.ring); all > 0 {
@@ -140,8 +134,11 @@ func (d *detector) round(kind func(*subject) bool) round {
 	}
 	slices.SortFunc(r.ring, func(a, b *subject) int { return bytes.Compare(a.id[:], b.id[:]) })
 	all := int64(len(r.ring))
+	if all == 0 {
+		return r
+	}
 	r.own = int64(rank(r.ring, d.self))
-	if share := float64(connected(r.ring)) / float64(all); share < 1 && share > 0 {
+	if share := float64(connected(r.ring)) / float64(all); share > 0 && share < 1 {
 		r.turns = max(r.turns, min(all, int64(math.Ceil(-morePings/math.Log1p(-share)))))
 	}
 	r.next = int64(float64(all) / math.Phi) // the turns of a period lie far apart
