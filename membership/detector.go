@@ -38,7 +38,8 @@ import (
 const (
 	fewPings      = 1           // a period, where each is pinged once by somebody
 	morePings     = 4           // where that is left to chance
-	slowPings     = 7           // quarters of a period without a ping: the turns don't fit; twice that where not all are connected
+	slowPings     = 14          // quarters of a period without a ping: the turns don't fit
+	missedTurns   = 2           // of others in a row, likewise
 	hurry         = time.Minute // for which then more are pinged
 	helpers       = 3           // who are connected to the subject, as it can be expected
 	mostHelpers   = 12
@@ -102,7 +103,7 @@ type event struct {
 	id     msp.PKIID // whom it is about; spoken: who says it, by the connection
 	number number
 	org    string // learn, meet: the member's organisation
-	hidden bool   // learn: no other organisation knows of it
+	hidden bool   // learn, themselves: no other organisation knows of it
 	say    say
 }
 
@@ -164,6 +165,7 @@ type detector struct {
 	shortest  time.Duration // wait for an answer
 	self      msp.PKIID
 	org       string // ours
+	hidden    bool   // other organisations don't know us
 	number    number
 	seed      uint64
 
@@ -173,6 +175,7 @@ type detector struct {
 	turned       int64      // the clock's time up to which turns were taken
 	phase        time.Duration
 	pinged       time.Time           // we were, by anybody
+	missed       int                 // turns of others to ping us, since the last that wasn't
 	hurried      time.Time           // until then more are pinged
 	alarm        time.Time           // until then a tick changes nothing
 	leisure      time.Time           // the same, but for probes
@@ -211,6 +214,9 @@ func (d *detector) step(e event, now time.Time) []action {
 		d.tick(now)
 	case themselves:
 		d.number = e.number
+		if d.hidden != e.hidden {
+			d.hidden, d.rounds = e.hidden, nil
+		}
 	case learn:
 		d.learn(e, s, now)
 	case meet:

@@ -145,7 +145,7 @@ func (m *Members) say(ctx context.Context, now time.Time, why cause) error {
 	err := m.sign(now, own, why == leaving)
 	wide := m.wide
 	if err == nil {
-		m.step(event{kind: themselves, number: number{m.incarnation, m.round}}, now)
+		m.step(event{kind: themselves, number: number{m.incarnation, m.round}, hidden: wide == nil}, now)
 		for _, t := range m.talks {
 			m.greet(t, now, own)
 		}

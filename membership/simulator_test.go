@@ -48,16 +48,17 @@ type simulator struct {
 }
 
 type simPeer struct {
-	i    int
-	d    *detector
-	gone bool
-	end  int // when it went
-	here []int
-	mesh []int
-	told []number      // by member: the newest that was heard, as the detector knows
-	out  []*simLink    // by receiver
-	skew time.Duration // of its clock
-	tick int           // when its detector ticks next
+	i     int
+	d     *detector
+	gone  bool
+	end   int // when it went
+	here  []int
+	mesh  []int
+	told  []number      // by member: the newest that was heard, as the detector knows
+	out   []*simLink    // by receiver
+	skew  time.Duration // of its clock
+	tick  int           // when its detector ticks next
+	heard int           // when anybody heard it, last
 
 	dead   []bool // by member: it believes so
 	digest uint64 // of who lives
@@ -226,6 +227,7 @@ func (s *simulator) arrive(e simEvent) {
 	if p.gone || from.gone && e.at > from.end+simMost {
 		return // the dead retransmit nothing
 	}
+	from.heard = s.clock
 	if e.about != e.to {
 		s.hear(p, e.about, e.alive, e.from)
 		return

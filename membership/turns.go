@@ -12,26 +12,80 @@ import (
 // A round is an order in which members come up for pings, by turns that go by the
 // clock: members that know of the same others and whose clocks agree to a
 // fraction of a period have different ones to ping at a time, so that each is
-// pinged by somebody in every period, rather than now by several and now by
+// looked at by somebody in every period, rather than now by several and now by
 // none. All members with one view have one round, each without itself.
 type round struct {
 	ring  []*subject // by ID
 	own   int64      // our place
+	pairs bool       // see pair
 	turns int64      // in a period
 	left  int64      // the first of them that are left out
 	again int64      // places from a turn to that of the next period
 	next  int64      // and to the next turn
-	only  bool       // of the ring only those that are hidden come up
+	only  bool       // pings are for those that are hidden, and by them
+	mine  bool       // we are hidden
+	shift int64      // by so much before the clock
 }
 
-// of returns whose turn it is; nil: nobody's that we could ping.
-func (r round) of(period, turn int64) *subject {
-	all := int64(len(r.ring))
-	s := r.ring[(r.own+period%all*r.again+turn*r.next)%all]
-	if !s.connected || r.only && !s.hidden {
-		return nil
+// A turn is one member's, at a time of the clock. If it is the other's to ping
+// us it comes when that should have happened.
+type turn struct {
+	of  *subject // nil: nobody that we could ping
+	at  int64
+	his bool
+}
+
+// turn returns a turn of a period.
+func (r round) turn(number, i, period int64) (t turn) {
+	if r.pairs {
+		return r.pair(number, i, period)
 	}
-	return s
+	all := int64(len(r.ring))
+	s := r.ring[(r.own+number%all*r.again+i*r.next)%all]
+	t.at = number*period + i*(period/r.turns) - r.shift
+	return r.counts(t, s)
+}
+
+// pair is a turn where all are connected. In each period the members are paired,
+// as in a tournament's schedule (the circle method), so that one ping and its
+// answer show two that the other lives: who isn't pinged by the one whose turn it
+// is takes that for a ping without an answer. Who pings changes from one meeting of
+// a pair to the next. Of an odd number one is left over: it pings the one after it.
+func (r round) pair(number, i, period int64) (t turn) {
+	n := int64(len(r.ring)) + 1
+	odd := number % n * ((n + 1) / 2) % n // whose pair it would be itself; n even: two, or none
+	other, his, left := ((number-r.own)%n+n)%n, false, false
+	switch {
+	case i == 0 && other != r.own:
+	case i == 0 && n%2 == 0:
+		other = (r.own + n/2) % n
+	case i == 0:
+		other, left = (r.own+1)%n, true
+	case n%2 == 1 && (odd+1)%n == r.own:
+		other, his, left = odd, true, true
+	default:
+		return t
+	}
+	low, high := min(r.own, other), max(r.own, other)
+	if !left {
+		his = (low == r.own) == ((high-low+number/n)%2 == 0)
+	}
+	t = turn{at: number*period + (7*low+13*high+number)%16*(period/4/16), his: his}
+	if his {
+		t.at += period / 4
+	}
+	if other > r.own {
+		other-- // the ring is without us
+	}
+	return r.counts(t, r.ring[other])
+}
+
+// counts makes s the one whose turn it is, if it comes up.
+func (r round) counts(t turn, s *subject) turn {
+	if s.connected && (!r.only || s.hidden || r.mine) {
+		t.of = s
+	}
+	return t
 }
 
 // ping looks at the connected members whose turn it is.
@@ -39,30 +93,28 @@ func (d *detector) ping(now time.Time) {
 	if len(d.here) == 0 {
 		return
 	}
-	d.hasten(now)
-	period, clock := int64(d.period), now.Add(d.phase).UnixNano()
+	period, clock := int64(d.period), now.UnixNano()
 	from, next := min(max(d.turned, clock-period), clock), clock+period // a tick may come late for some
 	d.turned = clock
 	if d.rounds == nil {
 		d.rounds = d.plan()
 	}
+	d.hasten(now)
 	for _, r := range d.rounds {
 		if r.left > 0 && !now.Before(d.hurried) {
 			continue
 		}
-		for p := from / period; p*period <= next; p++ {
-			for turn := r.left; turn < r.turns; turn++ {
-				at := p*period + turn*(period/r.turns)
-				if at <= from || at >= next {
-					continue
-				}
-				s := r.of(p, turn)
+		for number := from/period - 1; number*period <= next+r.shift; number++ {
+			for i := r.left; i < r.turns; i++ {
+				t := r.turn(number, i, period)
 				switch {
-				case s == nil:
-				case at > clock:
-					next = at
-				case s.probe == nil:
-					d.look(s, now)
+				case t.of == nil || t.at <= from || t.at >= next:
+				case t.at > clock:
+					next = t.at
+				case !t.his:
+					d.look(t.of, now)
+				default:
+					d.expect(t.of, time.Duration(clock-t.at+period/2), now)
 				}
 			}
 		}
@@ -70,17 +122,30 @@ func (d *detector) ping(now time.Time) {
 	d.leisure = now.Add(time.Duration(next - clock))
 }
 
-// hasten makes us ping more if nobody has pinged us for long, which says that
-// clocks or views differ, or that much is lost. Our own turns go on, or those
-// whose turn it is would miss their pings, and do the same.
+// expect looks at a member that should have pinged us and hasn't been heard for so
+// long. Two such in a row say that clocks or views differ, or that much is lost.
+func (d *detector) expect(s *subject, within time.Duration, now time.Time) {
+	if gap := now.Sub(s.heard); gap >= 0 && gap <= within {
+		d.missed = 0
+		return
+	}
+	if d.missed++; d.missed == missedTurns {
+		d.missed, d.hurried = 0, now.Add(hurry)
+	}
+	d.lookAfter(s, 1, now)
+}
+
+// hasten makes us ping more if nobody has pinged us for long, for the same reasons:
+// where all are connected, two turns are missed before. Our own turns go on, or
+// those whose turn it is would miss their pings, and do the same.
 func (d *detector) hasten(now time.Time) {
-	slow := slowPings * d.period / 4
-	if d.apart > 0 {
-		slow *= 2
+	paired := slices.ContainsFunc(d.rounds, func(r round) bool { return r.pairs })
+	if slow := now.Sub(d.pinged) > slowPings*d.period/4; slow && !paired {
+		d.hurried = now.Add(hurry)
+	} else if !slow {
+		return
 	}
-	if now.Sub(d.pinged) > slow {
-		d.pinged, d.hurried = now, now.Add(hurry)
-	}
+	d.pinged = now
 }
 
 // plan makes the rounds: one of all that every member knows of; one of our
@@ -90,20 +155,23 @@ func (d *detector) hasten(now time.Time) {
 // its own to ping.
 func (d *detector) plan() []round {
 	common := d.round(func(s *subject) bool { return !s.hidden })
+	if d.hidden { // others' rounds are without us
+		common.pairs, common.turns = false, fewPings
+	}
 	rounds := make([]round, 0, 3)
 	if len(common.ring) > 0 {
 		rounds = append(rounds, common)
 	}
 	ours := d.round(func(s *subject) bool { return s.org == d.org })
-	if slices.ContainsFunc(ours.ring, func(s *subject) bool { return s.hidden }) {
-		ours.only = true
+	if len(ours.ring) > 0 && (d.hidden || slices.ContainsFunc(ours.ring, func(s *subject) bool { return s.hidden })) {
+		ours.only, ours.mine = true, d.hidden
 		rounds = append(rounds, ours)
 	}
 	least := int64(fewPings)
-	if all := len(common.ring); all > 0 {
+	if all := len(common.ring); all > 0 && !common.pairs {
 		least = max(least, (common.turns*int64(connected(common.ring))+int64(all)/2)/int64(all))
 	}
-	return append(rounds, round{ring: d.here, own: int64(rank(d.here, d.self)), turns: morePings, left: least, again: morePings, next: 1})
+	return append(rounds, round{ring: d.here, own: int64(rank(d.here, d.self)), turns: morePings, left: least, again: morePings, next: 1, shift: int64(d.phase)})
 }
 
 // takesTurns says whether a member is there, or may be.
@@ -126,7 +194,7 @@ func connected(all []*subject) (n int) {
 // are connected, which are two pings at most; many where few are, of which nearly
 // morePings meet one that is connected.
 func (d *detector) round(kind func(*subject) bool) round {
-	r := round{turns: fewPings, again: 1}
+	r := round{turns: fewPings, again: 1, shift: int64(d.phase)}
 	for _, s := range d.all {
 		if s.takesTurns() && kind(s) {
 			r.ring = append(r.ring, s)
@@ -138,7 +206,10 @@ func (d *detector) round(kind func(*subject) bool) round {
 		return r
 	}
 	r.own = int64(rank(r.ring, d.self))
-	if share := float64(connected(r.ring)) / float64(all); share > 0 && share < 1 {
+	here := int64(connected(r.ring))
+	if here == all && all < mostPeers { // in larger ones some are connected to all, and others aren't
+		r.pairs, r.turns = true, r.turns+(all+1)%2
+	} else if share := float64(here) / float64(all); share > 0 && share < 1 {
 		r.turns = max(r.turns, min(all, int64(math.Ceil(-morePings/math.Log1p(-share)))))
 	}
 	r.next = int64(float64(all) / math.Phi) // the turns of a period lie far apart
