@@ -172,6 +172,7 @@ type detector struct {
 	all          map[msp.PKIID]*subject
 	here         []*subject // connected, by ID
 	rounds       []round    // see plan; nil: not made since who is there changed
+	paired       bool       // one of them is of pairs
 	turned       int64      // the clock's time up to which turns were taken
 	phase        time.Duration
 	pinged       time.Time           // we were, by anybody

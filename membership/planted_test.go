@@ -28,9 +28,9 @@ func TestSimPlantedBugs(t *testing.T) {
 		{Name: "30 no indirect pings", File: "probe.go", From: "d.send(h.id, say{ping: p.nonce, target: &s.id})", To: "_ = h", Tests: "TestSimPartition"},
 		{Name: "31 a standstill counts", File: "detector.go", From: "s.suspected = s.suspected.Add(gap)", To: "s.suspected = s.suspected.Add(0)", Tests: "TestStandstill|TestDetectorSteps"},
 		{Name: "32 what is old is refuted", File: "hear.go", From: "if a.number.less(d.number) {\n\t\treturn\n\t}\n\tif now.Sub(d.firstAccused)", To: "if now.Sub(d.firstAccused)", Tests: "TestDetectorSteps"},
-		{Name: "33 turns that miss aren't noticed", File: "turns.go", From: "now.Sub(d.pinged) > slow {", To: "false {", Tests: "TestClocksApart"},
+		{Name: "33 turns that miss aren't noticed", File: "turns.go", From: "if d.missed++; d.missed == missedTurns {", To: "if d.missed++; false {", Tests: "TestClocksApart"},
 		{Name: "34 the refused aren't asked for again", File: "members.go", From: "if len(t.refused) == 0 {", To: "if true {", Tests: "TestRejudge"},
-		{Name: "35 turns of a period coincide", File: "turns.go", From: "+turn*r.next)", To: ")", Tests: "TestTurns"},
-		{Name: "36 who hurries leaves its turns out", File: "turns.go", From: "if r.left > 0 && !now.Before(d.hurried) {", To: "if (r.left > 0) != now.Before(d.hurried) {", Tests: "TestHurryIsntCaught"},
+		{Name: "35 turns of a period coincide", File: "turns.go", From: "r.again+i*r.next)", To: "r.again)", Tests: "TestTurns"},
+		{Name: "36 a turn that is missed is suffered", File: "turns.go", From: "\td.lookAfter(s, 1, now)\n}\n\n// hasten", To: "}\n\n// hasten", Tests: "TestMissedTurns"},
 	})
 }

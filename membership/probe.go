@@ -162,6 +162,10 @@ func (d *detector) measure(s *subject, rtt time.Duration) {
 		s.rtt = counts
 	}
 	s.rtt += (counts - s.rtt) / 8
-	d.rtt += (counts - d.rtt) / 16
+	weight := time.Duration(16)
+	if d.paired {
+		weight = 8 // of two only one measures
+	}
+	d.rtt += (counts - d.rtt) / weight
 	d.out = append(d.out, action{id: s.id, rtt: rtt})
 }

@@ -98,6 +98,7 @@ func (d *detector) ping(now time.Time) {
 	d.turned = clock
 	if d.rounds == nil {
 		d.rounds = d.plan()
+		d.paired = slices.ContainsFunc(d.rounds, func(r round) bool { return r.pairs })
 	}
 	d.hasten(now)
 	for _, r := range d.rounds {
@@ -139,8 +140,7 @@ func (d *detector) expect(s *subject, within time.Duration, now time.Time) {
 // where all are connected, two turns are missed before. Our own turns go on, or
 // those whose turn it is would miss their pings, and do the same.
 func (d *detector) hasten(now time.Time) {
-	paired := slices.ContainsFunc(d.rounds, func(r round) bool { return r.pairs })
-	if slow := now.Sub(d.pinged) > slowPings*d.period/4; slow && !paired {
+	if slow := now.Sub(d.pinged) > slowPings*d.period/4; slow && !d.paired {
 		d.hurried = now.Add(hurry)
 	} else if !slow {
 		return

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"grapevine/msp"
 )
 
 // turning is what peers do while nothing happens: words a second and peer, and
@@ -78,6 +80,35 @@ func TestHurryIsntCaught(t *testing.T) {
 		p.d.hurried = s.now.Add(p.skew).Add(hurry)
 		require.LessOrEqual(t, s.idle(hurry).hurried, 1.1/float64(n), "of %d peers it alone", n)
 		require.Zero(t, s.idle(hurry).hurried)
+	}
+}
+
+// TestMissedTurns: who doesn't ping when it is its turn is pinged.
+func TestMissedTurns(t *testing.T) {
+	for n := 1; n <= 6; n++ {
+		d := newDetector(simID(0), "", time.Second, 3*time.Second, 1)
+		now := bubbleEpoch
+		for i := 1; i <= n; i++ {
+			d.step(event{kind: learn, id: simID(i), number: number{1, 1}}, now)
+			d.step(event{kind: meet, id: simID(i)}, now)
+		}
+		pinged := make(map[msp.PKIID]int)
+		for range 600 {
+			now = now.Add(100 * time.Millisecond)
+			for _, a := range d.step(event{kind: tick}, now) {
+				if a.send && a.say.ping != 0 && a.say.target == nil {
+					pinged[a.to]++
+					d.step(event{kind: spoken, id: a.to, say: say{ack: a.say.ping}}, now)
+				}
+			}
+			d.hurried = now // whatever it makes of that
+		}
+		all := 0
+		for _, times := range pinged {
+			all += times
+		}
+		require.Len(t, pinged, n)
+		require.GreaterOrEqual(t, all, 59, "in 60 turns with %d others", n)
 	}
 }
 
