@@ -15,8 +15,8 @@ import (
 // Lifeguard (Dadgar, Phillips, Currey: Lifeguard, DSN-W 2018), changed where
 // connections are authenticated and members may lie:
 //
-//   - Each period one of the connected members is pinged, in turns, or a few of
-//     them where turns don't reach everybody. Who doesn't answer is pinged
+//   - Each period one of the connected members is pinged, or pings, in turns, or
+//     a few of them where turns don't reach everybody. Who doesn't answer is pinged
 //     again, directly and through helpers, in short steps; any word of his own
 //     ends that. A helper confirms at once that it
 //     was asked: if none does, it is we who are cut off or slow, and our own
@@ -334,6 +334,7 @@ func (d *detector) sign(s *subject, now time.Time) {
 func (d *detector) tick(now time.Time) {
 	if gap := now.Sub(d.alarm); !d.alarm.IsZero() && gap > standstill {
 		d.health = min(d.health+1, maxHealth)
+		d.turned = now.UnixNano() // it was we who missed the turns
 		for _, s := range d.looking {
 			s.suspected = s.suspected.Add(gap)
 			s.probe.next = now.Add(d.wait(s))

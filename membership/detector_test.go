@@ -303,6 +303,7 @@ func TestClocksApart(t *testing.T) {
 		}
 	}
 	require.Greater(t, hurried, 10)
+	require.LessOrEqual(t, s.idle(time.Minute).words, 8.5)
 	var all []time.Duration
 	for i := range 10 {
 		s.crash(5 * i)

@@ -130,10 +130,14 @@ func (d *detector) expect(s *subject, within time.Duration, now time.Time) {
 		d.missed = 0
 		return
 	}
+	steps := 1
+	if now.Before(d.hurried) {
+		steps = 0 // it is as likely our clock's fault, or the network's
+	}
 	if d.missed++; d.missed == missedTurns {
 		d.missed, d.hurried = 0, now.Add(hurry)
 	}
-	d.lookAfter(s, 1, now)
+	d.lookAfter(s, steps, now)
 }
 
 // hasten makes us ping more if nobody has pinged us for long, for the same reasons:
