@@ -172,8 +172,9 @@ type detector struct {
 	all          map[msp.PKIID]*subject
 	here         []*subject // connected, by ID
 	rounds       []round    // see plan; nil: not made since who is there changed
-	paired       bool       // one of them is of pairs
+	paired       bool       // the first of us is of pairs
 	turned       int64      // the clock's time up to which turns were taken
+	stood        int64      // and up to which others' weren't missed: we stood still
 	phase        time.Duration
 	pinged       time.Time           // we were, by anybody
 	missed       int                 // turns of others to ping us, since the last that wasn't
@@ -245,6 +246,10 @@ func (d *detector) step(e event, now time.Time) []action {
 	case spoken:
 		d.hear(e.id, s, e.say, now)
 	}
+	if d.rounds == nil && len(d.here) > 0 && len(d.here) < mostPeers {
+		d.leisure = now // others have other turns already
+		d.wake(now)
+	}
 	return d.out
 }
 
@@ -280,7 +285,7 @@ func (d *detector) meet(e event, s *subject, now time.Time) {
 		return
 	}
 	d.count(s, -1)
-	s.connected = true
+	s.connected, s.heard = true, now
 	d.count(s, +1)
 	if len(d.here) == 0 {
 		d.pinged = now
@@ -334,7 +339,7 @@ func (d *detector) sign(s *subject, now time.Time) {
 func (d *detector) tick(now time.Time) {
 	if gap := now.Sub(d.alarm); !d.alarm.IsZero() && gap > standstill {
 		d.health = min(d.health+1, maxHealth)
-		d.turned = now.UnixNano() // it was we who missed the turns
+		d.stood = now.UnixNano()
 		for _, s := range d.looking {
 			s.suspected = s.suspected.Add(gap)
 			s.probe.next = now.Add(d.wait(s))

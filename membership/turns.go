@@ -20,6 +20,7 @@ type round struct {
 	pairs bool       // see pair
 	turns int64      // in a period
 	left  int64      // the first of them that are left out
+	extra bool       // while we hurry
 	again int64      // places from a turn to that of the next period
 	next  int64      // and to the next turn
 	only  bool       // pings are for those that are hidden, and by them
@@ -46,7 +47,7 @@ func (r round) turn(number, i, period int64) (t turn) {
 	return r.counts(t, s)
 }
 
-// pair is a turn where all are connected. In each period the members are paired,
+// pair is a turn where all can be connected. In each period the members are paired,
 // as in a tournament's schedule (the circle method), so that one ping and its
 // answer show two that the other lives: who isn't pinged by the one whose turn it
 // is takes that for a ping without an answer. Who pings changes from one meeting of
@@ -98,11 +99,10 @@ func (d *detector) ping(now time.Time) {
 	d.turned = clock
 	if d.rounds == nil {
 		d.rounds = d.plan()
-		d.paired = slices.ContainsFunc(d.rounds, func(r round) bool { return r.pairs })
 	}
 	d.hasten(now)
 	for _, r := range d.rounds {
-		if r.left > 0 && !now.Before(d.hurried) {
+		if r.extra && !now.Before(d.hurried) {
 			continue
 		}
 		for number := from/period - 1; number*period <= next+r.shift; number++ {
@@ -114,7 +114,7 @@ func (d *detector) ping(now time.Time) {
 					next = t.at
 				case !t.his:
 					d.look(t.of, now)
-				default:
+				case t.at > d.stood:
 					d.expect(t.of, time.Duration(clock-t.at+period/2), now)
 				}
 			}
@@ -127,8 +127,11 @@ func (d *detector) ping(now time.Time) {
 // long. Two such in a row say that clocks or views differ, or that much is lost.
 func (d *detector) expect(s *subject, within time.Duration, now time.Time) {
 	if gap := now.Sub(s.heard); gap >= 0 && gap <= within {
-		d.missed = 0
+		d.missed, d.health = 0, max(d.health-1, 0)
 		return
+	}
+	if s.probe != nil || s.state != Alive {
+		return // it is looked at, or was
 	}
 	steps := 1
 	if now.Before(d.hurried) {
@@ -144,12 +147,12 @@ func (d *detector) expect(s *subject, within time.Duration, now time.Time) {
 // where all are connected, two turns are missed before. Our own turns go on, or
 // those whose turn it is would miss their pings, and do the same.
 func (d *detector) hasten(now time.Time) {
-	if slow := now.Sub(d.pinged) > slowPings*d.period/4; slow && !d.paired {
-		d.hurried = now.Add(hurry)
-	} else if !slow {
-		return
+	switch slow := now.Sub(d.pinged) > slowPings*d.period/4; {
+	case d.paired:
+		d.pinged = now
+	case slow:
+		d.pinged, d.hurried = now, now.Add(hurry)
 	}
-	d.pinged = now
 }
 
 // plan makes the rounds: one of all that every member knows of; one of our
@@ -158,24 +161,35 @@ func (d *detector) hasten(now time.Time) {
 // a period while we hurry. Another organisation's members that we don't know are
 // its own to ping.
 func (d *detector) plan() []round {
-	common := d.round(func(s *subject) bool { return !s.hidden })
-	if d.hidden { // others' rounds are without us
-		common.pairs, common.turns = false, fewPings
+	rounds := make([]round, 0, 5)
+	common := d.round(func(s *subject) bool { return !s.hidden }, !d.hidden) // others' rounds are without who is hidden
+	ours := d.round(func(s *subject) bool { return s.org == d.org }, true)
+	d.paired = common.pairs || d.hidden && ours.pairs
+	least := int64(fewPings)
+	if all := int64(len(common.ring)); all > 0 {
+		least = max(least, (common.turns*connected(common.ring)+all/2)/all)
+		rounds = common.split(rounds)
 	}
-	rounds := make([]round, 0, 3)
-	if len(common.ring) > 0 {
-		rounds = append(rounds, common)
-	}
-	ours := d.round(func(s *subject) bool { return s.org == d.org })
 	if len(ours.ring) > 0 && (d.hidden || slices.ContainsFunc(ours.ring, func(s *subject) bool { return s.hidden })) {
 		ours.only, ours.mine = true, d.hidden
-		rounds = append(rounds, ours)
+		rounds = ours.split(rounds)
 	}
-	least := int64(fewPings)
-	if all := len(common.ring); all > 0 && !common.pairs {
-		least = max(least, (common.turns*int64(connected(common.ring))+int64(all)/2)/int64(all))
+	return append(rounds, round{ring: d.here, own: int64(rank(d.here, d.self)), turns: morePings, left: least, extra: true, again: morePings, next: 1, shift: int64(d.phase)})
+}
+
+// split adds a round to rounds, as two if it is one of pairs: the pairs, and the
+// turns that are more.
+func (r round) split(rounds []round) []round {
+	if !r.pairs {
+		return append(rounds, r)
 	}
-	return append(rounds, round{ring: d.here, own: int64(rank(d.here, d.self)), turns: morePings, left: least, again: morePings, next: 1, shift: int64(d.phase)})
+	more := r
+	more.pairs, more.left = false, fewPings
+	r.turns = 1 + (int64(len(r.ring))+1)%2 // of an odd number one more is pinged
+	if rounds = append(rounds, r); more.turns > more.left {
+		rounds = append(rounds, more)
+	}
+	return rounds
 }
 
 // takesTurns says whether a member is there, or may be.
@@ -183,7 +197,7 @@ func (s *subject) takesTurns() bool {
 	return s.connected || s.state == Alive || s.state == Suspect
 }
 
-func connected(all []*subject) (n int) {
+func connected(all []*subject) (n int64) {
 	for _, s := range all {
 		if s.connected {
 			n++
@@ -197,7 +211,11 @@ func connected(all []*subject) (n int) {
 // to miss nobody more often than morePings at random would: two where nearly all
 // are connected, which are two pings at most; many where few are, of which nearly
 // morePings meet one that is connected.
-func (d *detector) round(kind func(*subject) bool) round {
+//
+// In small channels, where all are to be connected, the first turn is of pairs, if
+// that is asked for: also for those who aren't connected to all now, for the
+// others count on them.
+func (d *detector) round(kind func(*subject) bool, pairs bool) round {
 	r := round{turns: fewPings, again: 1, shift: int64(d.phase)}
 	for _, s := range d.all {
 		if s.takesTurns() && kind(s) {
@@ -209,11 +227,8 @@ func (d *detector) round(kind func(*subject) bool) round {
 	if all == 0 {
 		return r
 	}
-	r.own = int64(rank(r.ring, d.self))
-	here := int64(connected(r.ring))
-	if here == all && all < mostPeers { // in larger ones some are connected to all, and others aren't
-		r.pairs, r.turns = true, r.turns+(all+1)%2
-	} else if share := float64(here) / float64(all); share > 0 && share < 1 {
+	r.own, r.pairs = int64(rank(r.ring, d.self)), pairs && all < mostPeers
+	if share := float64(connected(r.ring)) / float64(all); share > 0 && share < 1 {
 		r.turns = max(r.turns, min(all, int64(math.Ceil(-morePings/math.Log1p(-share)))))
 	}
 	r.next = int64(float64(all) / math.Phi) // the turns of a period lie far apart

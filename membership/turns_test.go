@@ -69,6 +69,33 @@ func TestTurnsOfTheHidden(t *testing.T) {
 	}
 }
 
+// TestTurnsAcrossGaps: where some in a small channel can't reach each other nobody
+// hurries for that.
+func TestTurnsAcrossGaps(t *testing.T) {
+	for name, apart := range map[string]func(i, j int) bool{
+		"link":   func(i, j int) bool { return i == 3 && j == 5 },
+		"bridge": func(i, j int) bool { return i%3 == 0 && j%3 == 1 },
+		"one":    func(i, j int) bool { return i == 7 && j%3 == 0 },
+	} {
+		s := newSimulator(7, 30, mostPeers)
+		for i, p := range s.peers {
+			for j, q := range s.peers {
+				if apart(i, j) {
+					s.cut = func(from, to int) bool { return apart(from, to) || apart(to, from) }
+					s.step(p, event{kind: lose, id: q.d.self})
+					s.step(q, event{kind: lose, id: p.d.self})
+				}
+			}
+		}
+		s.run(time.Minute + 20*time.Second)
+		r := s.idle(time.Minute)
+		t.Logf("%s: %.2f words a second and peer, %.2f %% waited, %.2f %% hurried", name, r.words, 100*r.waited, 100*r.hurried)
+		require.LessOrEqual(t, r.words, 3.5)
+		require.LessOrEqual(t, r.hurried, .01)
+		require.Zero(t, s.falseDeaths)
+	}
+}
+
 // TestHurryIsntCaught: who pings more, because nobody pinged it for a while, goes
 // on to ping those whose turn it is: else they would hurry for that, and others
 // for them, and so on for ever.
