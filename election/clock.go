@@ -39,6 +39,6 @@ func (m *machine) due(struck time.Time) time.Time {
 	default:
 		at = m.askAt
 	}
-	longest := min(m.still(), watchEvery) - calmClock // more would be a standstill, or miss a turn to ask
+	longest := min(m.missed(), watchEvery) - calmClock // more would be a standstill, or miss a turn to ask
 	return later(sooner(at, struck.Add(longest)), calm)
 }

@@ -278,7 +278,7 @@ func (m *machine) tick(f facts, now time.Time) {
 	}
 	m.last = now
 	m.observe(f, now)
-	if gap >= m.still() || gap >= m.alive/2 && now.Sub(m.heard) >= m.alive {
+	if gap >= m.missed() || gap >= m.alive/2 && now.Sub(m.heard) >= m.alive {
 		m.stoodStill(gap, now)
 	}
 	switch m.role {
@@ -338,11 +338,9 @@ func (m *machine) pace() time.Duration { return m.alive / words }
 // late is how old a beat is when the next one is asked for.
 func (m *machine) late() time.Duration { return m.beat() + m.pace() }
 
-// missed is how old it is when others are asked too.
+// missed is how old it is when others are asked too, and the gap between ticks
+// from which on this process has stood still.
 func (m *machine) missed() time.Duration { return m.beat() + 2*m.pace() }
-
-// still is the gap between ticks from which on this process has stood still.
-func (m *machine) still() time.Duration { return m.missed() }
 
 // leads returns the claim of the leader that we follow or are; nil if none.
 func (m *machine) leads() *claim {

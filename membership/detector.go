@@ -172,7 +172,7 @@ type detector struct {
 	all          map[msp.PKIID]*subject
 	here         []*subject // connected, by ID
 	rounds       []round    // see plan; nil: not made since who is there changed
-	paired       bool       // the first of us is of pairs
+	paired       bool       // others count on us in pairs
 	turned       int64      // the clock's time up to which turns were taken
 	stood        int64      // and up to which others' weren't missed: we stood still
 	phase        time.Duration

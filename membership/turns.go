@@ -50,8 +50,9 @@ func (r round) turn(number, i, period int64) (t turn) {
 // pair is a turn where all can be connected. In each period the members are paired,
 // as in a tournament's schedule (the circle method), so that one ping and its
 // answer show two that the other lives: who isn't pinged by the one whose turn it
-// is takes that for a ping without an answer. Who pings changes from one meeting of
-// a pair to the next. Of an odd number one is left over: it pings the one after it.
+// is takes that for a ping without an answer. Who pings changes each time
+// that the round has gone through. Of an odd number one is left over: it pings the
+// one after it.
 func (r round) pair(number, i, period int64) (t turn) {
 	n := int64(len(r.ring)) + 1
 	odd := number % n * ((n + 1) / 2) % n // whose pair it would be itself; n even: two, or none
@@ -124,7 +125,8 @@ func (d *detector) ping(now time.Time) {
 }
 
 // expect looks at a member that should have pinged us and hasn't been heard for so
-// long. Two such in a row say that clocks or views differ, or that much is lost.
+// long. Two such in a row say that clocks or views differ, or that much is lost; one
+// that was heard says that we are well.
 func (d *detector) expect(s *subject, within time.Duration, now time.Time) {
 	if gap := now.Sub(s.heard); gap >= 0 && gap <= within {
 		d.missed, d.health = 0, max(d.health-1, 0)

@@ -1,6 +1,7 @@
 package membership
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -13,6 +14,18 @@ import (
 // the share of the time that peers waited for a ping much longer than a period, or,
 // where they are paired, weren't heard by anybody; and that they hurried.
 type turning struct{ words, waited, hurried float64 }
+
+func (r turning) String() string {
+	return fmt.Sprintf("%.2f words a second and peer, %.2f %% waited, %.2f %% hurried", r.words, 100*r.waited, 100*r.hurried)
+}
+
+// require bounds the words, and what is rare.
+func (r turning) require(t *testing.T, words float64) {
+	t.Helper()
+	require.LessOrEqual(t, r.words, words)
+	require.LessOrEqual(t, r.waited, .03)
+	require.LessOrEqual(t, r.hurried, .01)
+}
 
 // idle runs a network in which nothing happens.
 func (s *simulator) idle(d time.Duration) (r turning) {
@@ -41,10 +54,8 @@ func TestTurns(t *testing.T) {
 		s := newSimulator(uint64(n), n, mostPeers)
 		s.run(20 * time.Second)
 		r := s.idle(time.Minute)
-		t.Logf("%d peers: %.2f words a second and peer, %.2f %% waited, %.2f %% hurried", n, r.words, 100*r.waited, 100*r.hurried)
-		require.LessOrEqual(t, r.words, most)
-		require.LessOrEqual(t, r.waited, .03)
-		require.LessOrEqual(t, r.hurried, .01)
+		t.Logf("%d peers: %v", n, r)
+		r.require(t, most)
 	}
 }
 
@@ -62,10 +73,8 @@ func TestTurnsOfTheHidden(t *testing.T) {
 		}
 		s.run(20 * time.Second)
 		r := s.idle(time.Minute)
-		t.Logf("each %dth hidden: %.2f words a second and peer, %.2f %% waited, %.2f %% hurried", every, r.words, 100*r.waited, 100*r.hurried)
-		require.LessOrEqual(t, r.words, most)
-		require.LessOrEqual(t, r.waited, .03)
-		require.LessOrEqual(t, r.hurried, .01)
+		t.Logf("each %dth hidden: %v", every, r)
+		r.require(t, most)
 	}
 }
 
@@ -89,9 +98,8 @@ func TestTurnsAcrossGaps(t *testing.T) {
 		}
 		s.run(time.Minute + 20*time.Second)
 		r := s.idle(time.Minute)
-		t.Logf("%s: %.2f words a second and peer, %.2f %% waited, %.2f %% hurried", name, r.words, 100*r.waited, 100*r.hurried)
-		require.LessOrEqual(t, r.words, 3.5)
-		require.LessOrEqual(t, r.hurried, .01)
+		t.Logf("%s: %v", name, r)
+		r.require(t, 3.5)
 		require.Zero(t, s.falseDeaths)
 	}
 }
